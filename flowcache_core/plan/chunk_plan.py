@@ -1,0 +1,123 @@
+"""The vocabulary of a plan: chunks, passes, rows. Pure ints; no tensor, no time, no network."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Literal
+
+PassKind = Literal["denoise", "commit", "near_clean", "prefix", "recache"]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive latent frames `start .. stop - 1` of the video, denoised as a unit."""
+
+    index: int
+    start: int
+    stop: int
+
+    @property
+    def frames(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One run of the network.
+
+    chunks: what is forwarded, ascending. steps: the step each of them takes (empty unless `kind` is denoise).
+    reads: other chunks whose cached keys it may see, ascending. writes: chunks whose keys it stores.
+    must_compute: no policy may skip it. joint: several chunks see one another in one forward.
+    """
+
+    chunks: tuple[int, ...]
+    kind: PassKind = "denoise"
+    steps: tuple[int, ...] = ()
+    reads: tuple[int, ...] = ()
+    writes: tuple[int, ...] = ()
+    must_compute: bool = False
+
+    @property
+    def joint(self) -> bool:
+        return len(self.chunks) > 1
+
+
+Row = tuple[Pass, ...]
+
+
+@dataclass(frozen=True)
+class ChunkPlan:
+    """Rows of passes that together denoise every chunk.
+
+    name: the builder's name. num_steps: steps of an ordinary chunk; first_steps: steps of chunk 0 where they differ.
+    prefix_chunks: leading chunks that are given, not denoised.
+    """
+
+    name: str
+    chunks: tuple[Chunk, ...]
+    num_steps: int
+    rows: tuple[Row, ...]
+    prefix_chunks: int = 0
+    first_steps: int | None = None
+
+    @property
+    def frames(self) -> int:
+        return self.chunks[-1].stop
+
+    def passes(self) -> Iterator[Pass]:
+        return chain.from_iterable(self.rows)
+
+    def steps_of(self, chunk: int) -> int:
+        """Denoising steps that `chunk` takes (0 for a prefix chunk)."""
+        if chunk < self.prefix_chunks:
+            return 0
+        return self.first_steps if chunk == 0 and self.first_steps is not None else self.num_steps
+
+    def frame_index(self, p: Pass) -> tuple[int, ...]:
+        """Positions in the video of the latent frames that a pass forwards."""
+        return tuple(chain.from_iterable(range(self.chunks[c].start, self.chunks[c].stop) for c in p.chunks))
+
+    def chunk_steps(self) -> int:
+        """All chunk steps of the plan: what a policy could skip, and what `computed_share` is a share of."""
+        return sum(len(p.chunks) for p in self.passes() if p.kind == "denoise")
+
+    def most_in_flight(self) -> int:
+        """The largest number of chunks that one row denoises."""
+        return max(len({c for p in row if p.kind == "denoise" for c in p.chunks}) for row in self.rows)
+
+    def last_use(self) -> dict[int, int]:
+        """For every chunk whose keys are stored: the last row that reads or writes them."""
+        last: dict[int, int] = {}
+        for number, row in enumerate(self.rows):
+            for p in row:
+                last.update(dict.fromkeys((*p.reads, *p.writes), number))
+        return last
+
+
+def split_frames(frames: int, chunk_frames: int) -> tuple[Chunk, ...]:
+    """`frames` latent frames in chunks of `chunk_frames`; the last one may be shorter."""
+    if frames < 1:
+        raise ValueError(f"{frames} latent frames: a video needs at least 1")
+    if chunk_frames < 1:
+        raise ValueError(f"chunk_frames {chunk_frames}: a chunk needs at least 1 latent frame")
+    starts = range(0, frames, chunk_frames)
+    return tuple(Chunk(i, start, min(start + chunk_frames, frames)) for i, start in enumerate(starts))
+
+
+@dataclass(frozen=True)
+class History:
+    """Which earlier chunks a chunk may see: the first `sink` and the last `recent` (None: all of them)."""
+
+    recent: int | None = None
+    sink: int = 0
+
+    def __post_init__(self) -> None:
+        if self.recent is not None and self.recent < 0 or self.sink < 0:
+            raise ValueError(f"history of {self.recent} recent and {self.sink} sink chunks: expected 0 or more")
+
+    def before(self, chunk: int) -> tuple[int, ...]:
+        """Chunks that `chunk` may see, ascending, itself not included."""
+        if self.recent is None:
+            return tuple(range(chunk))
+        first_recent = max(0, chunk - self.recent)
+        return (*range(min(self.sink, first_recent)), *range(first_recent, chunk))

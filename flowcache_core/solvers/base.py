@@ -1,0 +1,32 @@
+"""How one chunk takes one step. A solver is frozen; what it remembers of a chunk is a state of its own."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from flowcache_core.registry import Registry
+from flowcache_core.solvers.sigmas import SigmaTable
+
+
+@dataclass(frozen=True)
+class Solver(ABC):
+    """`step` never changes its inputs: it returns the next sample and the next state."""
+
+    needs_noise: ClassVar[bool] = False
+
+    def new_state(self) -> Any:
+        """The state of a chunk that has taken no step."""
+        return None
+
+    @abstractmethod
+    def step(self, state: Any, x: Tensor, velocity: Tensor, index: int, table: SigmaTable,
+             noise: Tensor | None = None) -> tuple[Tensor, Any]:
+        """From level `index` to `index + 1` of `table`.
+
+        x, velocity: `(B, C, F, h, w)`. noise: fresh noise of the same shape for solvers that need it.
+        """
+
+
+SOLVERS: Registry[Solver] = Registry("solver")
