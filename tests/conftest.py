@@ -1,0 +1,35 @@
+"""Puts the core where `import flowcache_core` finds it, without the root on sys.path: there, our folder `nodes` would
+hide ComfyUI's module of that name."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def load(name: str, folder: Path) -> ModuleType:
+    """The package in `folder`, imported as `name` and registered as that."""
+    start = folder / "__init__.py"
+    spec = importlib.util.spec_from_file_location(name, start, submodule_search_locations=[str(folder)])
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+if "flowcache_core" not in sys.modules:
+    load("flowcache_core", ROOT / "flowcache_core")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def pack() -> ModuleType:
+    """The whole pack, under a name of its own as ComfyUI loads it."""
+    return load("flowcache_pack", ROOT)
