@@ -1,6 +1,7 @@
 """Named answers to one question: a registry, and the discovery of a folder of answers."""
 
 import importlib
+import numbers
 import pkgutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
@@ -55,6 +56,9 @@ def check_knobs(config: Any) -> None:
     """Raises ValueError for the first numeric field outside its range."""
     for f in fields(config):
         value, low, high = getattr(config, f.name), f.metadata.get("low"), f.metadata.get("high")
+        kind = {int: numbers.Integral, float: numbers.Real}.get(f.type)
+        if kind and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise ValueError(f"{f.name} {value!r}: expected a {'whole ' * (f.type is int)}number ({f.metadata['doc']})")
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             continue
         if value != value or low is not None and value < low or high is not None and value > high:

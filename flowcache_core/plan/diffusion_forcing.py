@@ -26,7 +26,7 @@ def step_table(chunks: int, steps: int, ar_step: int, prefix_chunks: int = 0, ba
     base = chunks if base_chunks is None else base_chunks
     if steps < 1 or ar_step < 0:
         raise ValueError(f"{steps} steps with ar_step {ar_step}: expected at least 1 step and an ar_step of 0 or more")
-    if prefix_chunks >= chunks:
+    if not 0 <= prefix_chunks < chunks:
         raise ValueError(f"{prefix_chunks} prefix chunks of {chunks}: nothing to denoise")
     if base < 1:
         raise ValueError(f"base window of {base} chunks: expected at least 1 (is it smaller than a chunk?)")

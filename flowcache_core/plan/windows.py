@@ -22,8 +22,9 @@ def outer_windows(frames: int, base_frames: int, overlap_frames: int, chunk_fram
     The overlap is cut down to whole chunks, since a prefix is made of finished chunks. Raises ValueError where the
     overlap leaves no room for new frames or is shorter than a chunk.
     """
-    if frames < 1 or base_frames < 1:
-        raise ValueError(f"{frames} frames in windows of {base_frames}: both must be at least 1")
+    if frames < 1 or base_frames < 1 or chunk_frames < 1:
+        raise ValueError(f"{frames} frames in windows of {base_frames} with chunks of {chunk_frames}: all must be at "
+                         "least 1")
     if frames <= base_frames:
         return (Window(0, frames, 0),)
     prefix = overlap_frames // chunk_frames * chunk_frames

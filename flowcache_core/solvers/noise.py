@@ -31,7 +31,7 @@ NOISE_RULES: Registry[NoiseRule] = Registry("noise rule")
 
 
 def _generator(*place: int) -> torch.Generator:
-    digest = hashlib.sha256(repr(place).encode()).digest()
+    digest = hashlib.sha256(repr(tuple(map(int, place))).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
@@ -56,7 +56,8 @@ class ComfyAR(NoiseRule):
     `seed + 1000 * chunk + step` a step."""
 
     def initial(self, seed: int, shape: Sequence[int], chunks: Sequence[Chunk]) -> Tensor:
-        return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
+        return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int(seed)))
 
     def fresh(self, seed: int, shape: Sequence[int], chunk: int, step: int) -> Tensor:
-        return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed + 1000 * chunk + step))
+        place = (int(seed) + 1000 * chunk + step) % 2**64   # the host fails beyond the largest seed
+        return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(place))

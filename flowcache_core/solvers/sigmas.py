@@ -1,5 +1,6 @@
 """Flow-matching noise levels: `x_t = (1 - sigma) x0 + sigma noise`, from 1 (noise) down to 0 (clean)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,7 +36,7 @@ def shift_sigma(sigma: np.ndarray, shift: float) -> np.ndarray:
 def _check(steps: int, shift: float) -> None:
     if steps < 1:
         raise ValueError(f"{steps} steps: expected at least 1")
-    if not shift > 0:
+    if not 0 < shift < math.inf:
         raise ValueError(f"shift {shift}: expected more than 0 (1 leaves the levels as they are)")
 
 
@@ -57,6 +58,8 @@ def listed_table(listed: Sequence[float], shift: float, warp: bool = True) -> Si
     _check(len(listed), shift)
     if any(not 0 < t <= TABLE_SIZE for t in listed):
         raise ValueError(f"step list {tuple(listed)}: expected entries above 0 and up to {TABLE_SIZE}")
+    if warp and any(t != int(t) for t in listed):
+        raise ValueError(f"step list {tuple(listed)}: a warped list holds whole numbers, places in a table of {TABLE_SIZE}")
     levels = shift_sigma(np.linspace(1, 0, TABLE_SIZE + 1)[:-1], shift)
     if warp:
         sigmas = np.array([levels[TABLE_SIZE - int(t)] for t in listed])

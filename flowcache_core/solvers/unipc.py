@@ -24,7 +24,9 @@ class UniPCState:
 
 
 def _log_snr(sigma: float) -> float:
-    return math.inf if sigma == 0 else math.log1p(-sigma) - math.log(sigma)
+    if sigma in (0, 1):
+        return math.inf if sigma == 0 else -math.inf   # from pure noise, the first step is plain first order
+    return math.log1p(-sigma) - math.log(sigma)
 
 
 @SOLVERS.register("unipc")
