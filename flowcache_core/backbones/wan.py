@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowcache_core.backbones.backbone import Sizes
 from flowcache_core.backbones.hooks import BlockInput, Call, Hooks, NoHooks, attend, rotate
 
 PATCH = 2          # tokens cover PATCH x PATCH latent pixels of one frame
@@ -127,9 +128,10 @@ class TimeModulation:
 class WanTransformer(nn.Module):
     """`(latent, timestep, text) -> velocity`, with hooks. See `WanConfig` for the sizes."""
 
-    def __init__(self, config: WanConfig) -> None:
+    def __init__(self, config: WanConfig, fps: float | None = None) -> None:
+        """fps: the frame rate told to checkpoints that have an fps embedding (16, or anything else for 24)."""
         super().__init__()
-        self.config = config
+        self.config, self.fps = config, fps
         d = config.dim
         self.patch_embedding = nn.Conv3d(config.channels, d, (1, PATCH, PATCH), stride=(1, PATCH, PATCH))
         self.text_embedding = nn.Sequential(nn.Linear(config.text_dim, d), nn.GELU("tanh"), nn.Linear(d, d))
@@ -141,25 +143,41 @@ class WanTransformer(nn.Module):
         self.blocks = nn.ModuleList(WanBlock(config, index) for index in range(config.layers))
         self.head = WanHead(config)
 
+    @property
+    def sizes(self) -> Sizes:
+        c = self.config
+        return Sizes(c.channels, PATCH, c.layers, c.heads, c.head_dim)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.head.head.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.head.head.weight.device
+
     def embed_text(self, text: Tensor) -> Tensor:
         """`(B, L, text_dim) -> (B, L, D)`; depends on the prompt alone, so a run computes it once."""
         return self.text_embedding(text.to(self.text_embedding[0].weight.dtype))
 
-    def embed_time(self, timestep: Tensor, fps: float | None = None) -> TimeModulation:
-        """Time embedding and modulation of `timestep (B, F)`; `fps` counts only for checkpoints that have it."""
+    def embed_time(self, timestep: Tensor) -> TimeModulation:
+        """Time embedding and modulation of `timestep (B, F)`."""
         embedding = self.time_embedding(_sinusoid(timestep, self.config.freq_dim).to(self.time_embedding[0].weight.dtype))
         modulation = self.time_projection(embedding).unflatten(-1, (6, -1)).float()
         if self.config.fps:
-            row = torch.tensor(0 if fps == FPS_SLOW else 1, device=timestep.device)
+            row = torch.tensor(0 if self.fps == FPS_SLOW else 1, device=timestep.device)
             modulation = modulation + self.fps_projection(self.fps_embedding(row)).view(6, -1).float()
         return TimeModulation(embedding.float(), modulation)
 
-    def embed_patches(self, latent: Tensor) -> Tensor:
+    def time_modulation(self, timestep: Tensor) -> Tensor:
+        return self.embed_time(timestep).modulation
+
+    def patch_tokens(self, latent: Tensor) -> Tensor:
         """`(B, C, F, h, w) -> (B, F * h/2 * w/2, D)`, tokens in (frame, row, column) order."""
         return self.patch_embedding(latent.to(self.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2)
 
     def forward(self, latent: Tensor, timestep: Tensor, text: Tensor, frame_index: Sequence[int] | None = None,
-                hooks: Hooks | None = None, fps: float | None = None) -> Tensor:
+                hooks: Hooks | None = None) -> Tensor:
         """Velocity `(B, C, F, h, w)`, in the latent's dtype.
 
         latent `(B, C, F, h, w)`, h and w even; timestep `(B, F)` in 0..1000; text `(B, L, D)` of `embed_text`;
@@ -174,9 +192,9 @@ class WanTransformer(nn.Module):
         answer = hooks.begin(Call(latent, timestep, frame_index, per_frame))
         if answer is not None:
             return hooks.output(answer)
-        time = self.embed_time(timestep, fps)
+        time = self.embed_time(timestep)
         rope = rope_table(frame_index, h // PATCH, w // PATCH, self.config.head_dim, latent.device)
-        x = BlockInput(self.embed_patches(latent), time.modulation, rope, text, per_frame)
+        x = BlockInput(self.patch_tokens(latent), time.modulation, rope, text, per_frame)
         for block in self.blocks:
             x = x.with_hidden(hooks.block(block.index, x, lambda part, block=block: block(part, hooks)))
         tokens = self.head(x, time.embedding)

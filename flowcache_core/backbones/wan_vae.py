@@ -8,8 +8,6 @@ Shapes: pixels `(B, 3, T, H, W)` in [-1, 1]; latents `(B, 16, F, H/8, W/8)`, nor
 `width` is the channel count of the outermost level (96 in Wan2.1); any width loads.
 """
 
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -75,8 +73,8 @@ class ChannelNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim, *([1] * spatial_dims)))
 
     def forward(self, x: Tensor) -> Tensor:
-        power = x.square().mean(dim=1, keepdim=True)
-        return x * power.clamp_min(1e-24).rsqrt() * self.gamma
+        power = (x * x).mean(dim=1, keepdim=True)   # not square(): autocast would widen it
+        return x * power.clamp_min(1e-24).rsqrt() * self.gamma.to(x.dtype)
 
 
 class ResidualBlock(nn.Module):
@@ -241,6 +239,7 @@ class WanVAE(nn.Module):
         memory = StreamMemory()
         return self.decoder(self.conv2(raw, memory), memory)
 
+    @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Tensor:
         """Normalised latents `(B, 16, F, h, w)` of pixels `(B, 3, 4n + 1, H, W)` in [-1, 1]."""
         latent_frames(pixels.shape[2])
@@ -248,15 +247,23 @@ class WanVAE(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pixels `(B, 3, 4F - 3, H, W)` of normalised latents `(B, 16, F, h, w)`."""
-        return torch.cat(list(self.decode_stream(latents.split(1, dim=2))), dim=2)
+        return self.decode_stream().push(latents)
 
-    def decode_stream(self, pieces: "Iterator[Tensor] | tuple[Tensor, ...]") -> Iterator[Tensor]:
-        """Yields the pixels of each piece of normalised latents in turn; memory does not grow with the clip.
+    def decode_stream(self) -> "DecodeStream":
+        """A decoder for one video that comes in pieces; its memory does not grow with the video."""
+        return DecodeStream(self)
 
-        Every piece is decoded latent by latent, so any split gives the same bits.
-        """
-        memory = StreamMemory()
-        for piece in pieces:
-            raw = piece * self.std + self.mean
-            frames = [self.decoder(self.conv2(z, memory), memory) for z in raw.split(1, dim=2)]
-            yield torch.cat(frames, dim=2)
+
+class DecodeStream:
+    """Decodes the pieces of one video in order. Every piece is decoded latent by latent, so any split gives the same
+    bits: `4f - 3` pixel frames for the first piece of f latent frames, `4f` for the others."""
+
+    def __init__(self, vae: WanVAE) -> None:
+        self._vae, self._memory = vae, StreamMemory()
+
+    @torch.inference_mode()
+    def push(self, latents: Tensor) -> Tensor:
+        """Pixels `(B, 3, T, H, W)` in about [-1, 1] of normalised latents `(B, 16, f, h, w)`."""
+        raw = latents * self._vae.std + self._vae.mean
+        vae, memory = self._vae, self._memory
+        return torch.cat([vae.decoder(vae.conv2(z, memory), memory) for z in raw.split(1, dim=2)], dim=2)

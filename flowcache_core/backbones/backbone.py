@@ -1,0 +1,51 @@
+"""What a run needs of a network besides its forward: sizes, embeddings, and the signals that policies look at."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from flowcache_core.backbones.hooks import Hooks
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """channels: of the latent; a token covers `patch x patch` latent pixels of one frame; heads: of keys and values."""
+
+    channels: int
+    patch: int
+    layers: int
+    heads: int
+    head_dim: int
+
+    def tokens_per_frame(self, height: int, width: int) -> int:
+        """Tokens of a latent frame of `height x width` latent pixels."""
+        if height % self.patch or width % self.patch:
+            raise ValueError(f"latent of {height} x {width}: both sides must be multiples of {self.patch}")
+        return (height // self.patch) * (width // self.patch)
+
+
+class Backbone(Protocol):
+    """A network with hooks. Shapes as in `hooks.Call`; text as `embed_text` returns it."""
+
+    @property
+    def sizes(self) -> Sizes: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def embed_text(self, text: Tensor) -> Tensor: ...
+
+    def time_modulation(self, timestep: Tensor) -> Tensor:
+        """`(B, F) -> (B, F, 6, D)`: depends on the timestep alone."""
+
+    def patch_tokens(self, latent: Tensor) -> Tensor:
+        """`(B, C, F, h, w) -> (B, N, D)`: depends on the content."""
+
+    def __call__(self, latent: Tensor, timestep: Tensor, text: Tensor, frame_index: Sequence[int] | None = None,
+                 hooks: Hooks | None = None) -> Tensor: ...
