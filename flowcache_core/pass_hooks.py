@@ -1,0 +1,169 @@
+"""The hooks of one pass: reuse decisions and the KV store, carried out inside the network's forward.
+
+Rows of the call are (stream, item) pairs. Rows with different decisions run apart: only computed rows are handed to
+the blocks, and only they write keys, so a skipped chunk leaves its keys as they were.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flowcache_core.backbones.hooks import Attend, BlockInput, Call, Run
+from flowcache_core.kv.store import KVStore
+from flowcache_core.lanes import Lane, Lanes
+from flowcache_core.plan.chunk_plan import ChunkPlan, Pass
+from flowcache_core.reuse.contract import Decision
+
+RowKey = tuple[str, int]   # stream, batch item
+
+
+class Stopwatch:
+    """Seconds spent in hooks, those in the network's own code inside them not counted."""
+
+    def __init__(self) -> None:
+        self.hooks = 0.0
+
+    def inner(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def timed(*args: Tensor) -> Tensor:
+            begin = time.perf_counter()
+            try:
+                return function(*args)
+            finally:
+                self.hooks -= time.perf_counter() - begin
+        return timed
+
+    def __enter__(self) -> None:
+        self.hooks -= time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.hooks += time.perf_counter()
+
+
+@dataclass
+class PassHooks:
+    """Hooks of pass `p` for the call rows `rows`; made for one call and dropped after it."""
+
+    plan: ChunkPlan
+    p: Pass
+    rows: Sequence[RowKey]
+    decisions: dict[Lane, Decision]
+    lanes: Lanes
+    store: KVStore | None
+    layers: int
+
+    def __post_init__(self) -> None:
+        self.watch = Stopwatch()
+        self._skipped = [n for n, row in enumerate(self.rows) if not self._computes(row)]
+        self._computed = [n for n in range(len(self.rows)) if n not in self._skipped]
+        self._hidden_in: Tensor | None = None
+        self._velocity_stage = self.lanes.predictor.stage == "velocity"
+
+    @property
+    def computed_rows(self) -> int:
+        """Rows of the call for which the network ran."""
+        return len(self._computed)
+
+    def _computes(self, row: RowKey) -> bool:
+        decision = self.decisions.get(Lane(self.p.chunks[0], *row))
+        return decision is None or decision.computes
+
+    def begin(self, call: Call) -> Tensor | None:
+        with self.watch:
+            self._frames = [self.plan.chunks[c].frames for c in self.p.chunks]
+            self._tokens_per_frame = call.tokens_per_frame
+            if self._computed or not self._velocity_stage:
+                return None
+            return torch.stack([self._predicted(n, None) for n in range(len(self.rows))])
+
+    def block(self, index: int, x: BlockInput, run: Run) -> Tensor:
+        with self.watch:
+            hidden = self._run_rows(x, self.watch.inner(run))
+            if self._velocity_stage:
+                return hidden
+            if index == 0:
+                self._hidden_in = x.hidden
+                if self._skipped:
+                    hidden = hidden.clone() if hidden is x.hidden else hidden
+                    for n in self._skipped:
+                        hidden[n] = self._predicted(n, x.hidden[n])
+            if index == self.layers - 1:
+                self._keep(self._hidden_in, hidden, tokens_dim=0)
+            return hidden
+
+    def _run_rows(self, x: BlockInput, run: Run) -> Tensor:
+        if not self._skipped:
+            return run(x)
+        if not self._computed:
+            return x.hidden
+        rows = torch.tensor(self._computed, device=x.hidden.device)
+        return x.hidden.index_copy(0, rows, run(x.take(rows)))
+
+    def attention(self, index: int, kind: str, q: Tensor, k: Tensor, v: Tensor, attend: Attend) -> Tensor:
+        with self.watch:
+            attend = self.watch.inner(attend)
+            if kind == "cross" or self.store is None:
+                return attend(q, k, v)
+            parts, begin = [], 0
+            for stream in dict.fromkeys(self.rows[n][0] for n in self._computed):
+                items = [self.rows[n][1] for n in self._computed if self.rows[n][0] == stream]
+                part = slice(begin, begin + len(items))
+                parts.append(self._attend_stream(index, stream, items, q[part], k[part], v[part], attend))
+                begin += len(items)
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _attend_stream(self, layer: int, stream: str, items: list[int], q: Tensor, k: Tensor, v: Tensor,
+                       attend: Attend) -> Tensor:
+        whole = len(items) == sum(row[0] == stream for row in self.rows)
+        chosen = None if whole else torch.tensor(items, device=k.device)
+        own, begin = (), 0
+        for chunk, frames in zip(self.p.chunks, self._frames, strict=True):
+            tokens = slice(begin, begin + frames * self._tokens_per_frame)
+            if chunk in self.p.writes:
+                self.store.write(layer, stream, chunk, k[:, :, tokens], v[:, :, tokens], chosen)
+                own = (*own, chunk)
+            begin = tokens.stop
+        stored_all = len(own) == len(self.p.chunks)
+        past = [c for c in self.p.reads if c in self.store.chunks]
+        keys, values = self.store.read(layer, stream, [*past, *own] if stored_all else past)
+        if chosen is not None:
+            keys, values = keys[chosen], values[chosen]
+        keys, values = keys.to(k.dtype), values.to(v.dtype)
+        if not stored_all:
+            keys, values = torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)
+        return attend(q, keys, values)
+
+    def output(self, velocity: Tensor) -> Tensor:
+        with self.watch:
+            if not self._velocity_stage:
+                return velocity
+            if self._computed and self._skipped:
+                velocity = velocity.clone()
+                for n in self._skipped:
+                    velocity[n] = self._predicted(n, None)
+            if self._computed:
+                self._keep(None, velocity, tokens_dim=1)
+            return velocity
+
+    def _splits(self) -> list[int]:
+        """Sizes of the chunks along the frame or token dimension."""
+        scale = 1 if self._velocity_stage else self._tokens_per_frame
+        return [frames * scale for frames in self._frames]
+
+    def _keep(self, before: Tensor | None, after: Tensor, tokens_dim: int) -> None:
+        if self.p.kind != "denoise":
+            return
+        for n in self._computed:
+            inputs = [None] * len(self.p.chunks) if before is None else before[n].split(self._splits(), tokens_dim)
+            for chunk, old, new in zip(self.p.chunks, inputs, after[n].split(self._splits(), tokens_dim), strict=True):
+                # Cloned: a view would keep the whole batch of this step alive.
+                self.lanes.kept[Lane(chunk, *self.rows[n])] = self.lanes.predictor.keep(old, new).clone()
+
+    def _predicted(self, n: int, hidden: Tensor | None) -> Tensor:
+        dim = 1 if hidden is None else 0
+        inputs = [None] * len(self.p.chunks) if hidden is None else hidden.split(self._splits(), dim)
+        kept = (self.lanes.kept[Lane(chunk, *self.rows[n])] for chunk in self.p.chunks)
+        parts = [self.lanes.predictor.predict(k, i) for k, i in zip(kept, inputs, strict=True)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim)

@@ -1,0 +1,94 @@
+"""The record of one run: what was decided for every chunk step, by which number, why, and what it cost.
+
+The JSON form is documented in docs/trace.md; `SCHEMA` changes with it. Counts of model calls and measured seconds are
+kept apart.
+"""
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+SCHEMA = "flowcache-trace/1"
+
+
+@dataclass(frozen=True)
+class LaneRecord:
+    """One decision. distance: how far the signal moved; value: what was compared with limit (null: not compared)."""
+
+    chunk: int
+    step: int
+    stream: str
+    item: int
+    decision: str
+    reason: str
+    distance: float | None = None
+    value: float | None = None
+    limit: float | None = None
+
+
+@dataclass(frozen=True)
+class PassRecord:
+    """One pass. seconds: wall time with its solver steps; hook_seconds: the part spent in our own code; calls: forwards
+    of the network (a row of a batch counts as one); kv_tokens: resident per layer and stream; kv_bytes: of all."""
+
+    row: int
+    kind: str
+    chunks: tuple[int, ...]
+    steps: tuple[int, ...]
+    seconds: float
+    hook_seconds: float
+    calls: int
+    kv_tokens: int
+    kv_bytes: int
+    lanes: tuple[LaneRecord, ...] = ()
+
+
+@dataclass
+class Trace:
+    """settings: what the run was asked for; plan: name, frames and steps; passes in the order in which they ran."""
+
+    settings: dict[str, Any]
+    plan: dict[str, Any]
+    kv_peak_bytes: int = 0
+    passes: list[PassRecord] = field(default_factory=list)
+
+    def counts(self) -> Counter:
+        """Decisions of all chunk steps by kind."""
+        return Counter(lane.decision for p in self.passes for lane in p.lanes)
+
+    @property
+    def computed_share(self) -> float:
+        """Computed chunk steps / all chunk steps."""
+        counts = self.counts()
+        return counts["compute"] / max(1, sum(counts.values()))
+
+    @property
+    def seconds(self) -> float:
+        """Measured wall time of all passes."""
+        return sum(p.seconds for p in self.passes)
+
+    def summary(self) -> dict[str, Any]:
+        counts = self.counts()
+        return {"chunk_steps": sum(counts.values()), "computed": counts["compute"], "reused": counts["reuse"],
+                "computed_share": round(self.computed_share, 4), "model_calls": sum(p.calls for p in self.passes),
+                "seconds": round(self.seconds, 3), "hook_seconds": round(sum(p.hook_seconds for p in self.passes), 4),
+                "kv_peak_bytes": self.kv_peak_bytes, "kv_peak_tokens": max((p.kv_tokens for p in self.passes), default=0)}
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, "settings": self.settings, "plan": self.plan, "summary": self.summary(),
+                "passes": [asdict(p) for p in self.passes]}
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(self.to_json(), indent=None, separators=(",", ":")) + "\n")
+
+
+def load_trace(path: Path) -> Trace:
+    """Reads a trace file. Raises ValueError for another schema."""
+    data = json.loads(path.read_text())
+    if data.get("schema") != SCHEMA:
+        raise ValueError(f"{path}: schema {data.get('schema')!r}, expected {SCHEMA!r}")
+    passes = [PassRecord(**{**p, "chunks": tuple(p["chunks"]), "steps": tuple(p["steps"]),
+                            "lanes": tuple(LaneRecord(**lane) for lane in p["lanes"])}) for p in data["passes"]]
+    return Trace(data["settings"], data["plan"], data["summary"]["kv_peak_bytes"], passes)

@@ -1,0 +1,214 @@
+"""What every registered policy must keep, with every predictor. A new policy is tested here without a line of its own,
+unless it needs a file or does nothing by default."""
+
+import copy
+import json
+from dataclasses import FrozenInstanceError, fields, replace
+
+import pytest
+import torch
+
+from flowcache_core.plan import diffusion_forcing, rolling, sequential
+from flowcache_core.reuse import POLICIES, PREDICTORS, Kind
+from flowcache_core.solvers import SOLVERS
+from tests.reference import decisions, normal, texts, tiny_run, tiny_wan
+from tests.reuse.toy import ConstantFlow, step_info
+
+INERT = {"off"}              # do nothing by default, on purpose
+NEED_A_TRACE = {"replay"}
+PLAN = diffusion_forcing(5, 2, 10, 3)
+BATCH = {"items": 2, "guidance": 2.0}
+by_policy = pytest.mark.parametrize("name", POLICIES.names())
+by_predictor = pytest.mark.parametrize("predictor", [PREDICTORS.make(n) for n in PREDICTORS.names()],
+                                       ids=PREDICTORS.names())
+
+
+@pytest.fixture(scope="module")
+def model():
+    """It moves gently with the timestep, as a trained network does, so that every policy finds steps to skip."""
+    model = tiny_wan()
+    model.time_projection[1].weight *= 0.1
+    return model
+
+
+@pytest.fixture
+def make(tmp_path, model):
+    """`make(name, plan, disabled)`: a policy with its defaults, or its DISABLED settings, for runs of a plan."""
+    def made(name, plan=PLAN, disabled=False, backbone=model, **batch):
+        settings = dict(POLICIES[name].DISABLED) if disabled else {}
+        if name in NEED_A_TRACE:
+            source = POLICIES.make("off" if disabled else "every_nth")
+            run = run_with(source, backbone, plan, **(batch or BATCH))
+            run.run()
+            path = tmp_path / "trace.json"
+            run.trace.save(path)
+            settings["trace"] = str(path)
+        return POLICIES.make(name, settings)
+    return made
+
+
+def run_with(policy, model, plan=PLAN, **settings):
+    return tiny_run(plan, model, policy=policy, **(settings or BATCH))
+
+
+@by_policy
+@by_predictor
+@pytest.mark.parametrize("plan", [PLAN, sequential(4, 2, 10), rolling(6, 2, 10)], ids=lambda plan: plan.name)
+def test_disabled_equals_off_bit_for_bit(name, predictor, plan, model, make):
+    policy = make(name, plan, disabled=True)
+    run, off = (run_with(p, model, plan, predictor=predictor, **BATCH) for p in (policy, POLICIES.make("off")))
+    assert torch.equal(run.run(), off.run())
+    assert set(run.trace.counts()) == {"compute"}
+
+
+@by_policy
+def test_defaults_skip_something(name, model, make):
+    run = run_with(make(name), model)
+    run.run()
+    assert (run.trace.counts()["reuse"] > 0) == (name not in INERT)
+
+
+@by_policy
+@by_predictor
+def test_two_runs_are_identical(name, predictor, model, make):
+    policy = make(name)
+    runs = [run_with(policy, model, predictor=predictor, **BATCH) for _ in range(2)]
+    assert torch.equal(runs[0].run(), runs[1].run())
+    assert decisions(runs[0]) == decisions(runs[1])
+    assert sum(runs[0].trace.counts().values()) == 4 * PLAN.chunk_steps() == len(decisions(runs[0]))
+
+
+@by_policy
+def test_deciding_changes_nothing(name, make):
+    policy = make(name, sequential(2, 2, 10), items=1)
+    state, before = policy.new_state(), copy.deepcopy(policy)
+    for step in range(10):
+        info, signal = step_info(step), normal(6, 4, seed=step) + 5
+        state_before, signal_before = copy.deepcopy(state), signal.clone()
+        first, second = policy.decide(state, info, signal), policy.decide(state, info, signal)
+        assert first == second and first.reason
+        assert same(state, state_before) and torch.equal(signal, signal_before)
+        following = policy.observe(state, info, signal, first)
+        assert same(state, state_before), "observe returns the next state and leaves the old one"
+        assert same(following, policy.observe(state, info, signal, first))
+        state = following
+    assert policy == before
+
+
+def same(a, b) -> bool:
+    """Equality of states, which may hold tensors."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    if hasattr(a, "__dataclass_fields__"):
+        return type(a) is type(b) and all(same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
+    return a == b
+
+
+@by_policy
+def test_policies_and_their_states_are_frozen(name, make):
+    policy = make(name)
+    for thing in (policy, policy.new_state()):
+        for f in fields(thing) if thing is not None else ():
+            with pytest.raises(FrozenInstanceError):
+                setattr(thing, f.name, 1)
+
+
+@pytest.mark.parametrize(("registry", "name"), [(r, n) for r in (POLICIES, PREDICTORS, SOLVERS) for n in r.names()],
+                         ids=lambda value: value if isinstance(value, str) else value.what)
+def test_classes_and_knobs_are_documented(registry, name):
+    cls = registry[name]
+    assert cls.name == name and cls.__doc__ and not cls.__doc__.startswith(f"{cls.__name__}(")
+    assert all(len(f.metadata.get("doc", "")) > 8 for f in fields(cls))
+
+
+def knobs():
+    for name in POLICIES.names():
+        for f in fields(POLICIES[name]):
+            for bound, off in (("low", -1), ("high", 1)):
+                if f.metadata.get(bound) is not None:
+                    yield name, f.name, f.metadata[bound] + off
+            if f.type is int:
+                yield name, f.name, 1.5
+                yield name, f.name, "3"
+
+
+@pytest.mark.parametrize(("name", "knob", "value"), list(knobs()))
+def test_a_knob_out_of_its_range_is_named_with_its_value(name, knob, value):
+    with pytest.raises(ValueError, match=rf"{knob}.*{value}"):
+        POLICIES.make(name, {knob: value})
+
+
+@by_policy
+def test_an_unknown_setting_is_named_with_the_known_ones(name):
+    with pytest.raises(ValueError, match="no setting treshold"):
+        POLICIES.make(name, {"treshold": 1})
+
+
+@pytest.mark.parametrize("registry", [POLICIES, PREDICTORS, SOLVERS], ids=lambda registry: registry.what)
+def test_an_unknown_name_lists_the_known_ones(registry):
+    with pytest.raises(ValueError, match=f"{registry.what} 'nosuch'.*{registry.names()[0]}"):
+        registry["nosuch"]
+    with pytest.raises(ValueError, match="twice"):
+        registry.register(registry.names()[0])(object)
+
+
+@by_policy
+def test_what_the_plan_must_compute_is_computed(name, model, make):
+    must = {(0, 3), (1, 4), (1, 5), (2, 8)}
+    rows = tuple(tuple(replace(p, must_compute=True) if (p.chunks[0], p.steps[0]) in must else p for p in row)
+                 for row in PLAN.rows)
+    run = run_with(make(name), model, replace(PLAN, rows=rows), **BATCH)
+    run.run()
+    lanes = [lane for p in run.trace.passes for lane in p.lanes if (lane.chunk, lane.step) in must]
+    assert len(lanes) == 16 and {lane.decision for lane in lanes} == {"compute"}
+
+
+@by_policy
+@by_predictor
+def test_items_are_isolated(name, predictor, model, make):
+    policy = make(name)
+    together, alone = (run_with(policy, model, predictor=predictor, **{**BATCH, "items": n}) for n in (2, 1))
+    torch.testing.assert_close(together.run()[:1], alone.run(), atol=1e-5, rtol=1e-5)
+    assert {place: d for place, d in decisions(together).items() if place[3] == 0} == decisions(alone)
+
+
+@by_policy
+def test_streams_decide_as_if_alone(name, model, make):
+    """At guidance 0 the latents are those of uncond, so its decisions must be those of a run with uncond alone."""
+    policy, words = make(name), texts(3)
+    both = tiny_run(PLAN, model, words, policy=policy, guidance=0.0)
+    alone = tiny_run(PLAN, model, {"cond#0": words["uncond#0"]}, policy=policy)
+    torch.testing.assert_close(both.run(), alone.run(), atol=1e-5, rtol=1e-5)
+    assert [d for (*_, s, _), d in sorted(decisions(both).items()) if s == "uncond#0"] == [
+        d for _, d in sorted(decisions(alone).items())]
+
+
+@by_policy
+def test_chunks_decide_as_if_no_later_one_followed(name, model, make):
+    long, short = sequential(6, 2, 10), sequential(2, 2, 10)
+    policy = make(name, long)
+    runs = [run_with(policy, model, plan, **BATCH) for plan in (long, short)]
+    assert torch.equal(runs[0].run()[:, :, :2], runs[1].run())
+    assert {place: d for place, d in decisions(runs[0]).items() if place[0] == 0} == decisions(runs[1])
+
+
+@by_policy
+@by_predictor
+@pytest.mark.parametrize("plan", [PLAN, sequential(4, 2, 10)], ids=lambda plan: plan.name)
+def test_a_constant_velocity_makes_every_policy_exact(name, predictor, plan, make):
+    words = {stream: [normal(1, 3, 4)] * len(plan.chunks) for stream in ("cond#0", "uncond#0")}
+    policy = make(name, plan)
+    run, off = (tiny_run(plan, ConstantFlow(), words, policy=p, predictor=predictor, **BATCH)
+                for p in (policy, POLICIES.make("off")))
+    assert torch.equal(run.run(), off.run())
+    assert (run.trace.counts()["reuse"] > 0) == (name not in INERT)
+
+
+@by_policy
+def test_settings_can_be_written_down_and_read_back(name, make):
+    policy = make(name)
+    assert POLICIES.make(name, json.loads(json.dumps(policy.settings()))) == policy
+
+
+def test_kinds_have_the_names_of_the_trace():
+    assert [kind.value for kind in Kind] == ["compute", "reuse", "predict", "partial", "derive"]

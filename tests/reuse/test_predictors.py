@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+from flowcache_core.reuse import PREDICTORS
+from flowcache_core.reuse.predictors import Residual, Velocity
+from tests.reference import normal
+
+
+def test_the_residual_by_hand():
+    """Two blocks that double: 10 becomes 40. A skipped step from 11 gives 11 + 30 = 41; computed it would be 44."""
+    kept = Residual().keep(torch.tensor(10.0), torch.tensor(40.0))
+    assert Residual().predict(kept, torch.tensor(11.0)) == 41
+
+
+def test_the_velocity_by_hand():
+    kept = Velocity().keep(None, torch.tensor([3.0, -2.0]))
+    assert torch.equal(Velocity().predict(kept, None), torch.tensor([3.0, -2.0]))
+
+
+@pytest.mark.parametrize("name", PREDICTORS.names())
+def test_a_step_that_did_not_change_is_predicted_exactly(name):
+    predictor = PREDICTORS[name]()
+    before, after = normal(5, 4).round(), normal(5, 4, seed=1).round()
+    inputs = None if predictor.stage == "velocity" else before
+    assert torch.equal(predictor.predict(predictor.keep(inputs, after), inputs), after)
+
+
+@pytest.mark.parametrize("name", PREDICTORS.names())
+def test_nothing_is_written_into_what_a_predictor_is_given(name):
+    predictor = PREDICTORS[name]()
+    before, after, now = normal(5, 4), normal(5, 4, seed=1), normal(5, 4, seed=2)
+    copies = [t.clone() for t in (before, after, now)]
+    velocity = predictor.stage == "velocity"
+    kept = predictor.keep(None if velocity else before, after)
+    kept_copy = kept.clone()
+    predictor.predict(kept, None if velocity else now)
+    assert torch.equal(kept, kept_copy)
+    assert all(torch.equal(a, b) for a, b in zip((before, after, now), copies, strict=True))
