@@ -30,7 +30,7 @@ def write_shard(codec: WanVAE, folder: Path, index: int, seed: int) -> Path:
         prompts.append(describe(scene))
     path = folder / f"shard-{index:05d}.safetensors"
     partial = path.with_suffix(".partial")
-    save_file({"latents": torch.cat(latents)}, partial, metadata={"prompts": json.dumps(prompts)})
+    save_file({"latents": torch.cat(latents).contiguous()}, partial, metadata={"prompts": json.dumps(prompts)})
     partial.rename(path)
     return path
 

@@ -80,5 +80,9 @@ def encode_scene(scene: Scene | None) -> Tensor:
 class DemoTextEncoder:
     """The bundled `TextEncoder`: prompt -> `(1, ROWS, WIDTH)`; "" is the unconditional prompt."""
 
+    def read(self, prompt: str) -> Scene | None:
+        """The scene of a prompt; None for the empty one."""
+        return parse(prompt) if prompt.strip() else None
+
     def encode(self, prompt: str) -> Tensor:
-        return encode_scene(parse(prompt) if prompt.strip() else None).unsqueeze(0)
+        return encode_scene(self.read(prompt)).unsqueeze(0)

@@ -1,0 +1,5 @@
+import sys
+
+from flowcache_core.cli import main
+
+sys.exit(main())

@@ -1,0 +1,42 @@
+"""The command line: `python -m flowcache_core VERB`. The last line on stdout is one JSON object.
+
+Exit codes: 0 done, 2 bad input (one sentence on stderr), 130 interrupted.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+VERBS = ("demo", "generate", "plan", "inspect", "train")
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    from flowcache_core.cli import demo, generate, inspect, plan, train
+
+    parser = Parser(prog="flowcache_core", description="Autoregressive video diffusion with FlowCache")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for module in (demo, generate, plan, inspect, train):
+        module.add_parser(verbs)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb; returns the exit code."""
+    args = build_parser().parse_args(argv)
+    try:
+        result: dict[str, Any] = args.run(args)
+    except (ValueError, OSError) as error:
+        print(f"flowcache_core {args.verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print(f"\nflowcache_core {args.verb}: interrupted; {stop or 'nothing was kept'}", file=sys.stderr)
+        return 130
+    print(json.dumps(result))
+    return 0

@@ -1,0 +1,86 @@
+"""Options that several verbs share, and the request that they make."""
+
+import argparse
+from pathlib import Path
+
+from flowcache_core.cli.request import PLANS, PlanRequest, RunRequest, choose_reuse
+from flowcache_core.kv import KVBudget
+from flowcache_core.per_chunk import parse_prompts
+from flowcache_core.plan import ChunkPlan
+from flowcache_core.profiles import Profile, load_profile, preset_names
+from flowcache_core.reuse import POLICIES, PREDICTORS
+
+PROMPT = "a red circle moving right quickly and a blue square moving up slowly"
+PROFILE = "demo"
+
+
+def add_plan_options(parser: argparse.ArgumentParser, chunks: int = 8) -> None:
+    group = parser.add_argument_group("schedule")
+    group.add_argument("--chunks", type=int, default=chunks, help=f"chunks of the video (default {chunks})")
+    group.add_argument("--latent-frames", type=int, help="latent frames instead of whole chunks (any number)")
+    group.add_argument("--chunk-frames", type=int, help="latent frames a chunk (default from the profile)")
+    group.add_argument("--steps", type=int, help="denoising steps a chunk (default from the profile)")
+    group.add_argument("--plan", default=None, help=f"one of {', '.join(PLANS)} (default from the profile)")
+    group.add_argument("--ar-step", type=int, help="rows between the starts of neighbouring chunks (diffusion_forcing)")
+    group.add_argument("--window", type=int, default=5, help="chunks in flight (pipelined)")
+    group.add_argument("--history", type=int, help="chunks that a chunk may look back to (default all)")
+    group.add_argument("--history-sink", type=int, default=0, help="first chunks that stay visible beside --history")
+    group.add_argument("--no-commit", action="store_true", help="no pass at zero noise for finished chunks")
+
+
+def add_reuse_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("reuse")
+    group.add_argument("--preset", help=f"one of {', '.join(preset_names(PROFILE))} (default off)")
+    group.add_argument("--policy", help=f"one of {', '.join(POLICIES.names())}, instead of a preset")
+    group.add_argument("--threshold", help="of the policy: 0.1, or '0:0.05, 1+:0.1', or '0.05->0.15'")
+    group.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE",
+                       help="any other setting of the policy")
+    group.add_argument("--predictor", help=f"one of {', '.join(PREDICTORS.names())}")
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("run")
+    group.add_argument("--prompt", default=PROMPT, help="one prompt, or one from a chunk on: '0: a ...; 4: a ...'")
+    group.add_argument("--seed", type=int, default=0)
+    group.add_argument("--shift", type=float, help="of the noise levels (default from the profile)")
+    group.add_argument("--guidance", type=float, help="classifier-free guidance, 1 is off (default from the profile)")
+    group.add_argument("--kv-window", type=float, metavar="N", help="KV budget in chunks, all resident ones counted")
+    group.add_argument("--kv-budget", metavar="AMOUNT", help="KV budget as '4 chunks', '1000 tokens', '64 MB', '1 GB'")
+    group.add_argument("--kv-sink", type=int, default=0, help="first chunks that the budget keeps")
+    group.add_argument("--kv-recent", type=int, default=0, help="last finished chunks that the budget keeps")
+    group.add_argument("--model", type=Path, help="a Wan-layout .safetensors instead of the bundled model")
+
+
+def build_plan(args: argparse.Namespace, profile: Profile) -> ChunkPlan:
+    chunk_frames = profile.chunk_frames if args.chunk_frames is None else args.chunk_frames
+    if args.chunks < 1:
+        raise ValueError(f"--chunks {args.chunks}: expected at least 1")
+    frames = args.chunks * chunk_frames if args.latent_frames is None else args.latent_frames
+    steps = profile.steps if args.steps is None else args.steps
+    ar_step = -(-profile.ar_step * steps // profile.steps) if args.ar_step is None else args.ar_step
+    return PlanRequest(args.plan or profile.plan, frames, chunk_frames, steps, ar_step,
+                       profile.commit and not args.no_commit, args.window, args.history, args.history_sink).build()
+
+
+def build_budget(args: argparse.Namespace) -> KVBudget:
+    if args.kv_window is not None and args.kv_budget is not None:
+        raise ValueError("--kv-window and --kv-budget: give one of the two")
+    if args.kv_budget is None:
+        return KVBudget(args.kv_window, "chunks", args.kv_sink, args.kv_recent)
+    words = args.kv_budget.split()
+    try:
+        amount, unit = float(words[0]), words[1]
+    except (ValueError, IndexError):
+        raise ValueError(f"--kv-budget {args.kv_budget!r}: expected a number and tokens, chunks, MB or GB") from None
+    return KVBudget(amount, unit, args.kv_sink, args.kv_recent)
+
+
+def build_request(args: argparse.Namespace) -> RunRequest:
+    """Raises ValueError for the first option that does not make sense, before any file is touched."""
+    profile = load_profile(PROFILE)
+    plan = build_plan(args, profile)
+    policy, predictor = choose_reuse(PROFILE, args.preset, args.policy, args.threshold, args.settings, args.predictor)
+    return RunRequest(profile, plan, parse_prompts(args.prompt, len(plan.chunks)), args.seed,
+                      profile.shift if args.shift is None else args.shift,
+                      profile.guidance if args.guidance is None else args.guidance,
+                      policy, predictor, build_budget(args))

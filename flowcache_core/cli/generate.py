@@ -1,0 +1,30 @@
+"""`generate`: one video from one prompt (or a prompt per chunk), with any policy and KV window."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from flowcache_core.cli.arguments import add_plan_options, add_reuse_options, add_run_options, build_request
+
+
+def add_parser(verbs: Any) -> None:
+    parser = verbs.add_parser("generate", help="make one video")
+    add_run_options(parser)
+    add_reuse_options(parser)
+    add_plan_options(parser)
+    parser.add_argument("--out", type=Path, default=Path("out/generate"), help="folder for chunks, video and report")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    from flowcache_core.cli.execute import execute, load_models
+    from flowcache_core.cli.output import prepare_folder
+
+    request = build_request(args)
+    models = load_models(args.model)
+    folder = prepare_folder(args.out)
+    made = execute(request, models, folder, "generate")
+    summary = made.trace.summary()
+    print(f"{len(request.plan.chunks)} chunks in {summary['seconds']:.1f} s; computed {summary['computed']} of "
+          f"{summary['chunk_steps']} chunk steps; KV peak {summary['kv_peak_bytes'] / 1e6:.1f} MB; {made.video}")
+    return {**summary, "video": str(made.video), "trace": str(folder / "trace.json"), "report": str(made.report)}

@@ -1,0 +1,112 @@
+"""From command-line words to a run: the one place where profile, preset and options meet."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from flowcache_core.generation import COND, UNCOND, Generation, RunSettings
+from flowcache_core.backbones.backbone import Backbone
+from flowcache_core.kv import KVBudget
+from flowcache_core.plan import ChunkPlan, History, dense, diffusion_forcing, pipelined, rolling, sequential
+from flowcache_core.profiles import Profile, load_preset
+from flowcache_core.protocols import TextEncoder
+from flowcache_core.registry import Registry
+from flowcache_core.reuse import POLICIES, PREDICTORS, Predictor, ReusePolicy
+from flowcache_core.solvers import NOISE_RULES, SOLVERS, flow_table
+
+PLANS = ("diffusion_forcing", "sequential", "pipelined", "dense", "rolling")
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """A schedule in words. frames: latent frames of the video; history: chunks a chunk may see (None: all)."""
+
+    name: str
+    frames: int
+    chunk_frames: int
+    steps: int
+    ar_step: int
+    commit: bool
+    window: int = 5
+    history: int | None = None
+    sink: int = 0
+
+    def build(self) -> ChunkPlan:
+        """Raises ValueError where the numbers make no plan."""
+        if self.name not in PLANS:
+            raise ValueError(f"unknown plan {self.name!r}: choose one of {', '.join(PLANS)}")
+        history = History(self.history, self.sink)
+        args = (self.frames, self.chunk_frames, self.steps)
+        if self.name == "diffusion_forcing":
+            return diffusion_forcing(*args, self.ar_step, history=history, commit=self.commit)
+        if self.name == "sequential":
+            return sequential(*args, history=history, commit=self.commit)
+        if self.name == "pipelined":
+            return pipelined(*args, self.window, history=history, commit=self.commit)
+        return dense(*args) if self.name == "dense" else rolling(*args, history=history)
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """Everything a run needs but the model. prompts: one a chunk; negative: the unconditional prompt."""
+
+    profile: Profile
+    plan: ChunkPlan
+    prompts: tuple[str, ...]
+    seed: int
+    shift: float
+    guidance: float
+    policy: ReusePolicy
+    predictor: Predictor
+    budget: KVBudget = KVBudget()
+    negative: str = ""
+
+    def accelerated(self, policy: ReusePolicy, predictor: Predictor) -> "RunRequest":
+        return replace(self, policy=policy, predictor=predictor)
+
+    def settings(self) -> RunSettings:
+        p = self.profile
+        return RunSettings(
+            flow_table(self.plan.num_steps, self.shift, p.truncate_timesteps), *p.latent, seed=self.seed,
+            guidance=self.guidance, solver=SOLVERS.make(p.solver), policy=self.policy, predictor=self.predictor,
+            budget=self.budget, noise_rule=NOISE_RULES.make(p.noise_rule), context_timestep=p.context_timestep)
+
+    def generation(self, backbone: Backbone, encoder: TextEncoder) -> Generation:
+        """A run, checked but not started."""
+        with torch.inference_mode():
+            embed = {prompt: backbone.embed_text(encoder.encode(prompt)) for prompt in {*self.prompts, self.negative}}
+        texts = {COND: [embed[prompt] for prompt in self.prompts], UNCOND: [embed[self.negative]] * len(self.prompts)}
+        return Generation(backbone, self.plan, self.settings(), texts)
+
+
+def parse_settings(pairs: Sequence[str], registry: Registry, name: str) -> dict[str, object]:
+    """`key=value` words as settings of the registered class `name`, converted to the type of its default."""
+    known = {f.name: f.default for f in registry[name].__dataclass_fields__.values()}
+    settings: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise ValueError(f"setting {pair!r}: expected NAME=VALUE")
+        kind = type(known.get(key))
+        try:
+            settings[key] = kind(text) if kind in (int, float) and key != "threshold" else text
+        except ValueError:
+            raise ValueError(f"setting {key} {text!r}: expected {'a whole number' if kind is int else 'a number'}") from None
+    return settings
+
+
+def choose_reuse(profile: str, preset: str | None, policy: str | None, threshold: str | None, pairs: Sequence[str],
+                 predictor: str | None) -> tuple[ReusePolicy, Predictor]:
+    """A preset, or a policy with its settings; `threshold` and `pairs` need a policy that has them."""
+    if policy is None and (threshold is not None or pairs):
+        policy = "flowcache"
+    if policy is None:
+        chosen = load_preset(profile, preset or "off")
+        return chosen.policy, PREDICTORS.make(predictor) if predictor else chosen.predictor
+    if preset is not None:
+        raise ValueError(f"preset {preset!r} together with policy {policy!r}: give one of the two")
+    settings = parse_settings(pairs, POLICIES, policy)
+    if threshold is not None:
+        settings["threshold"] = threshold
+    return POLICIES.make(policy, settings), PREDICTORS.make(predictor or "velocity")

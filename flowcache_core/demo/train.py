@@ -1,0 +1,78 @@
+"""Training sessions of the bundled model: what `train --minutes N` does.
+
+A session resumes from the weights in the project, appends to the log beside them, and writes new weights (the moving
+average, fp16). The first session of an empty folder begins from scratch.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from flowcache_core.backbones.wan import WanConfig, WanTransformer
+from flowcache_core.backbones.wan_vae import WanVAE
+from flowcache_core.checkpoints import read_header
+from flowcache_core.demo.bundle import CODEC, TRANSFORMER, load_codec, load_transformer
+from flowcache_core.demo.latent_pool import LatentPool, fill_pool
+from flowcache_core.demo.train_codec import train_codec
+from flowcache_core.demo.train_model import train_model
+
+CONFIG = WanConfig(dim=256, layers=6, ffn=1024, heads=2)
+CODEC_WIDTH = 8
+LOG = TRANSFORMER.parent / "training_log.jsonl"
+
+
+def _logger(echo: Callable[[str], None]) -> Callable[[dict], None]:
+    def log(entry: dict) -> None:
+        with LOG.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+        echo(json.dumps(entry))
+    return log
+
+
+def _session(path: Path) -> int:
+    """Sessions that the weights at `path` have seen."""
+    return int(read_header(path).metadata.get("sessions", 0)) if path.exists() else 0
+
+
+def _save(path: Path, tensors: dict[str, Tensor], sessions: int, family: str) -> None:
+    half = {name: value.detach().half().contiguous() for name, value in tensors.items()}
+    partial = path.with_name(path.name + ".partial")
+    save_file(half, partial, metadata={"family": family, "sessions": str(sessions), "format": "pt"})
+    partial.replace(path)
+
+
+def _fresh_model(seed: int) -> WanTransformer:
+    torch.manual_seed(seed)
+    model = WanTransformer(CONFIG)
+    nn.init.zeros_(model.head.head.weight)
+    nn.init.zeros_(model.head.head.bias)
+    return model
+
+
+def train_codec_session(minutes: float, rate: float, echo: Callable[[str], None]) -> None:
+    """Trains the codec. Changing it makes the transformer's latents stale: train that anew afterwards."""
+    sessions = _session(CODEC)
+    torch.manual_seed(sessions)
+    codec = load_codec().requires_grad_(True) if sessions else WanVAE(CODEC_WIDTH)
+    log = _logger(echo)
+    log({"what": "codec", "session": sessions + 1, "minutes": minutes, "rate": rate, "seed": sessions})
+    train_codec(codec, minutes, sessions, log, rate)
+    _save(CODEC, codec.state_dict(), sessions + 1, "demo-codec")
+
+
+def train_model_session(minutes: float, rate: float, pool_folder: Path, shards: int, echo: Callable[[str], None]) -> None:
+    """Trains the transformer on a pool of encoded clips, which is filled first (32 clips a shard)."""
+    sessions = _session(TRANSFORMER)
+    model = load_transformer().train().requires_grad_(True) if sessions else _fresh_model(0)
+    begin = time.monotonic()
+    fill_pool(load_codec(), pool_folder, shards, seed=7)
+    log = _logger(echo)
+    log({"what": "model", "session": sessions + 1, "minutes": minutes, "rate": rate, "seed": sessions,
+         "pool_minutes": round((time.monotonic() - begin) / 60, 2)})
+    train_model(model, LatentPool(pool_folder), minutes, sessions, log,
+                lambda tensors: _save(TRANSFORMER, tensors, sessions + 1, "demo"), rate)

@@ -1,0 +1,14 @@
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from flowcache_core.backbones.wan import WanConfig, WanTransformer
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """A checkpoint of the real layout that runs in milliseconds."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    save_file(WanTransformer(WanConfig(dim=128, layers=1, ffn=64, heads=1)).state_dict(), path)
+    return path
