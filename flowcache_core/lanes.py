@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from flowcache_core.reuse.contract import Decision, Kind, ReusePolicy, StepInfo
-from flowcache_core.reuse.predictors import Predictor
+from .reuse.contract import Decision, Kind, ReusePolicy, StepInfo
+from .reuse.predictors import Predictor
 
 
 class Lane(NamedTuple):
@@ -40,7 +40,8 @@ class Lanes:
         for lane in decisions:
             joint = [d for other, d in decisions.items() if other.stream == lane.stream and other.item == lane.item]
             if not decisions[lane].computes and any(d.computes for d in joint):
-                decisions[lane] = replace(decisions[lane], kind=Kind.COMPUTE, reason="a chunk of the same pass computes")
+                decisions[lane] = replace(decisions[lane], kind=Kind.COMPUTE, 
+                                          reason="a chunk of the same pass computes")
         for lane, (info, seen) in wanted.items():
             self._states[lane] = self.policy.observe(self._state(lane), info, seen, decisions[lane])
         return decisions

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowcache_core.backbones.hooks import Attend, BlockInput, Call, Run
-from flowcache_core.kv.store import KVStore
-from flowcache_core.lanes import Lane, Lanes
-from flowcache_core.plan.chunk_plan import ChunkPlan, Pass
-from flowcache_core.reuse.contract import Decision
+from .backbones.hooks import Attend, BlockInput, Call, Run
+from .kv.store import KVStore
+from .lanes import Lane, Lanes
+from .plan.chunk_plan import ChunkPlan, Pass
+from .reuse.contract import Decision
 
 RowKey = tuple[str, int]   # stream, batch item
 

@@ -96,10 +96,10 @@ def parse_per_chunk(value: "str | float | PerChunk") -> PerChunk:
 
 def parse_prompts(text: str, chunks: int) -> tuple[str, ...]:
     """A prompt for every chunk: `0: a cat; 3: a dog`, or one prompt for all. The last one holds."""
-    parts = [part for part in text.split(";")]
+    parts = text.split(";")
     if not re.match(r"\s*\d+\s*:", text):
         if len(parts) > 1:
-            raise ValueError(f"prompt {text!r}: several prompts need their first chunk each, as in '0: a cat; 3: a dog'")
+            raise ValueError(f"prompt {text!r}: several prompts need a first chunk each: '0: a cat; 3: a dog'")
         return (text.strip(),) * chunks
     prompts: dict[int, str] = {}
     for part in parts:

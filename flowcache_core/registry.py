@@ -4,7 +4,7 @@ import importlib
 import numbers
 import pkgutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -43,7 +43,8 @@ class Registry(Generic[T]):
         known = [f.name for f in fields(cls)]
         unknown = sorted(set(settings) - set(known))
         if unknown:
-            raise ValueError(f"{self.what} {name!r} has no setting {', '.join(unknown)}: it has {', '.join(known) or 'none'}")
+            raise ValueError(f"{self.what} {name!r} has no setting {', '.join(unknown)}: it has "
+                             f"{', '.join(known) or 'none'}")
         return cls(**settings)
 
 
@@ -62,7 +63,8 @@ def check_knobs(config: Any) -> None:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             continue
         if value != value or low is not None and value < low or high is not None and value > high:
-            raise ValueError(f"{f.name} {value}: expected {low} to {'any' if high is None else high} ({f.metadata['doc']})")
+            raise ValueError(f"{f.name} {value}: expected {low} to {'any' if high is None else high} "
+                             f"({f.metadata['doc']})")
 
 
 def discover(package: str, path: Iterable[str]) -> None:

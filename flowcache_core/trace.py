@@ -74,7 +74,8 @@ class Trace:
         return {"chunk_steps": sum(counts.values()), "computed": counts["compute"], "reused": counts["reuse"],
                 "computed_share": round(self.computed_share, 4), "model_calls": sum(p.calls for p in self.passes),
                 "seconds": round(self.seconds, 3), "hook_seconds": round(sum(p.hook_seconds for p in self.passes), 4),
-                "kv_peak_bytes": self.kv_peak_bytes, "kv_peak_tokens": max((p.kv_tokens for p in self.passes), default=0)}
+                "kv_peak_bytes": self.kv_peak_bytes,
+                "kv_peak_tokens": max((p.kv_tokens for p in self.passes), default=0)}
 
     def to_json(self) -> dict[str, Any]:
         return {"schema": SCHEMA, "settings": self.settings, "plan": self.plan, "summary": self.summary(),

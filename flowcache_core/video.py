@@ -11,7 +11,7 @@ from types import ModuleType, TracebackType
 
 import numpy as np
 
-from flowcache_core.report.canvas import opencv
+from .report.canvas import opencv
 
 CODEC, QUALITY = "libx264", "18"   # constant rate factor: 0 is lossless, 18 looks lossless
 BT709 = 1                          # its number in the H.264 colour tags

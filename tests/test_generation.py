@@ -115,8 +115,10 @@ def test_the_global_generator_and_the_weights_are_left_alone(plan, model):
 
 
 SCRIPT = """
-import hashlib, sys, torch
+import sys, torch, types
 sys.path.insert(0, {root!r})
+tests = sys.modules["tests"] = types.ModuleType("tests")   # not some other package of that name
+tests.__path__ = [{root!r} + "/tests"]
 torch.set_num_threads({threads})
 from tests.test_generation import two_runs
 print(two_runs({which})[0])
@@ -177,7 +179,7 @@ def test_an_item_of_a_batch_is_what_it_is_alone(plan, predictor, model):
     run = tiny_run(plan, model, policy=policy, predictor=predictor, items=2, guidance=3.0)
     together, alone = run.run(), tiny_run(plan, model, policy=policy, predictor=predictor, guidance=3.0)
     if plan.prefix_chunks:   # the same given chunks
-        alone._latents[:, :, :2] = normal(2, TINY.channels, 2, SIDE, SIDE, seed=50)[:1]
+        alone.video.latents[:, :, :2] = normal(2, TINY.channels, 2, SIDE, SIDE, seed=50)[:1]
     torch.testing.assert_close(together[:1], alone.run(), atol=1e-5, rtol=1e-5)
     assert {place: d for place, d in decisions(run).items() if place[3] == 0} == decisions(alone)
 
@@ -227,8 +229,8 @@ def test_inputs_are_left_alone(model):
 def watch_caches(run):
     """Weak references to all keys, values and kept predictor values of a run that is on its way."""
     tensors = [*run._store._keys.values(), *run._store._values.values(), *run._lanes.kept.values(),
-               *(state.start for state in run._solver_states.values())]
-    assert run._lanes.kept and run._solver_states
+               *(state.start for state in run.video.solver_states.values())]
+    assert run._lanes.kept and run.video.solver_states
     return [weakref.ref(tensor) for tensor in tensors]
 
 
@@ -260,15 +262,23 @@ def test_caches_are_freed_however_a_run_ends(how, predictor):
     assert run._store.allocated_bytes == 0
 
 
-def test_a_finished_chunk_leaves_nothing_behind(model):
-    run = tiny_run(sequential(6, 2, 3), model, policy=TIME)
+@by_name
+@by_predictor
+def test_a_finished_chunk_leaves_nothing_behind(plan, predictor, model):
+    run, finished = tiny_run(plan, model, predictor=predictor, policy=TIME, items=2), []
+
+    def check(*_):
+        remembered = {lane.chunk for table in (run._lanes.kept, run._lanes._states) for lane in table}
+        assert not (remembered | set(run.video.solver_states)) & set(finished)
+        for kept in run._lanes.kept.values():
+            assert kept.untyped_storage().nbytes() == kept.nbytes, "a view keeps the whole batch alive"
 
     def on_chunk(chunk, latent):
-        assert not [lane for lane in run._lanes.kept if lane.chunk == chunk]
-        assert not [lane for lane in run._lanes._states if lane.chunk == chunk]
-        assert chunk not in run._solver_states
+        finished.append(chunk)
+        check()
 
-    run.run(on_chunk=on_chunk)
+    run.run(check, on_chunk)
+    assert len(finished) == len(plan.chunks) - plan.prefix_chunks
 
 
 @pytest.mark.parametrize("budget", [KVBudget(3, sink_chunks=1), KVBudget(2), KVBudget(1)])

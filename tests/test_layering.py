@@ -135,3 +135,18 @@ def test_no_source_names_a_path_of_one_machine() -> None:
             lines = text.decode("utf-8").splitlines()
             found += [f"{name}: {line.strip()}" for line in lines if MACHINE_PATH.search(line)]
     assert not found
+
+
+def test_the_core_loads_under_another_name_as_it_does_inside_a_host(tmp_path):
+    """ComfyUI loads a pack under a name made of its path, with no root on `sys.path`."""
+    code = ("import importlib.util, sys\n"
+            f"root = {str(ROOT / 'flowcache_core')!r}\n"
+            "spec = importlib.util.spec_from_file_location('core_elsewhere', root + '/__init__.py', "
+            "submodule_search_locations=[root])\n"
+            "module = sys.modules['core_elsewhere'] = importlib.util.module_from_spec(spec)\n"
+            "spec.loader.exec_module(module)\n"
+            "for name in ('generation', 'cli', 'cli.demo', 'cli.generate', 'demo.bundle', 'demo.train', 'report'):\n"
+            "    importlib.import_module('core_elsewhere.' + name)\n"
+            "assert 'flowcache_core' not in sys.modules\n")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

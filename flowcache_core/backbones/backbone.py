@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from flowcache_core.backbones.hooks import Hooks
+from .hooks import Hooks
 
 
 @dataclass(frozen=True)

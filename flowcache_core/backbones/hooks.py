@@ -3,7 +3,7 @@
 A network that supports hooks calls, in this order:
 
     hooks.begin(call) -> velocity | None                      may answer without any forward
-    hooks.block(index, x, run) -> hidden                      once a block; `run(x)` computes exactly the `x` it is given
+    hooks.block(index, x, run) -> hidden                      once a block; `run(x)` computes exactly this `x`
     hooks.attention(index, kind, q, k, v, attend) -> out      once an attention inside `run`; k is already rotated
     hooks.output(velocity) -> velocity                        after unpatchify
 

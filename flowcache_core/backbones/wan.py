@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowcache_core.backbones.backbone import Sizes
-from flowcache_core.backbones.hooks import BlockInput, Call, Hooks, NoHooks, attend, rotate
+from .backbone import Sizes
+from .hooks import BlockInput, Call, Hooks, NoHooks, attend, rotate
 
 PATCH = 2          # tokens cover PATCH x PATCH latent pixels of one frame
 NORM_EPS = 1e-6
@@ -162,7 +162,8 @@ class WanTransformer(nn.Module):
 
     def embed_time(self, timestep: Tensor) -> TimeModulation:
         """Time embedding and modulation of `timestep (B, F)`."""
-        embedding = self.time_embedding(_sinusoid(timestep, self.config.freq_dim).to(self.time_embedding[0].weight.dtype))
+        waves = _sinusoid(timestep, self.config.freq_dim)
+        embedding = self.time_embedding(waves.to(self.time_embedding[0].weight.dtype))
         modulation = self.time_projection(embedding).unflatten(-1, (6, -1)).float()
         if self.config.fps:
             row = torch.tensor(0 if self.fps == FPS_SLOW else 1, device=timestep.device)
@@ -227,7 +228,7 @@ def rope_table(frame_index: Sequence[int], rows: int, columns: int, head_dim: in
     side = 2 * (head_dim // 6)
     widths = (head_dim - 2 * side, side, side)
     frequencies = [ROPE_THETA ** (-torch.arange(0, width, 2, dtype=torch.float64) / width) for width in widths]
-    places = (torch.tensor(frame_index, dtype=torch.float64), torch.arange(rows).double(), torch.arange(columns).double())
+    places = [torch.tensor(place, dtype=torch.float64) for place in (list(frame_index), range(rows), range(columns))]
     t, y, x = (torch.outer(place, frequency) for place, frequency in zip(places, frequencies, strict=True))
     shape = (len(frame_index), rows, columns)
     angle = torch.cat([t[:, None, None].expand(*shape, -1), y[None, :, None].expand(*shape, -1),

@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flowcache_core.checkpoints.safetensors_file import read_header
-from flowcache_core.checkpoints.wan_layout import config_of, differences, looks_like_wan
+from .safetensors_file import read_header
+from .wan_layout import config_of, differences, looks_like_wan
 
 VAE_KEY = "decoder.middle.0.residual.0.gamma"
 
@@ -49,7 +49,8 @@ def inspect_file(path: Path) -> Inspection:
         return found("wan", variant, f"damaged or another variant: {(wrong + missing)[0]}; give a whole file",
                      missing, unexpected)
     if header.metadata.get("family") == "demo":
-        return found("demo", variant, "the bundled model: generate uses it when no --model is given", missing, unexpected)
+        return found("demo", variant, "the bundled model: generate uses it when no --model is given", missing,
+                     unexpected)
     if config.fps:
         return found("skyreels-v2-df", variant, "SkyReels-V2 diffusion forcing with fps embedding; sample it with "
                      "plan diffusion_forcing", missing, unexpected)

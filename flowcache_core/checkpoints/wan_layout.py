@@ -2,8 +2,8 @@
 
 import torch
 
-from flowcache_core.backbones.wan import PATCH, WanConfig, WanTransformer
-from flowcache_core.checkpoints.safetensors_file import CheckpointError
+from ..backbones.wan import PATCH, WanConfig, WanTransformer
+from .safetensors_file import CheckpointError
 
 HEAD_DIM = 128   # of every released model; checkpoints do not store it
 Shapes = dict[str, tuple[int, ...]]

@@ -18,7 +18,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    from flowcache_core.cli import demo, generate, inspect, plan, train
+    from . import demo, generate, inspect, plan, train
 
     parser = Parser(prog="flowcache_core", description="Autoregressive video diffusion with FlowCache")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)

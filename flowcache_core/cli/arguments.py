@@ -3,12 +3,12 @@
 import argparse
 from pathlib import Path
 
-from flowcache_core.cli.request import PLANS, PlanRequest, RunRequest, choose_reuse
-from flowcache_core.kv import KVBudget
-from flowcache_core.per_chunk import parse_prompts
-from flowcache_core.plan import ChunkPlan
-from flowcache_core.profiles import Profile, load_profile, preset_names
-from flowcache_core.reuse import POLICIES, PREDICTORS
+from ..kv import KVBudget
+from ..per_chunk import parse_prompts
+from ..plan import ChunkPlan
+from ..profiles import Profile, load_profile, preset_names
+from ..reuse import POLICIES, PREDICTORS
+from .request import PLANS, PlanRequest, RunRequest, choose_reuse
 
 PROMPT = "a red circle moving right quickly and a blue square moving up slowly"
 PROFILE = "demo"

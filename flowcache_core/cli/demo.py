@@ -1,13 +1,16 @@
 """`demo`: the same long video without and with FlowCache, side by side, with a picture of what was skipped where."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flowcache_core.cli.arguments import PROFILE, add_plan_options, add_run_options, build_request
-from flowcache_core.profiles import load_preset
+from ..kv import KVBudget
+from ..plan import sequential
+from ..profiles import load_preset
+from .arguments import PROFILE, add_plan_options, add_run_options, build_request
 
 
 def add_parser(verbs: Any) -> None:
@@ -20,8 +23,8 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from flowcache_core.cli.execute import execute, load_models
-    from flowcache_core.cli.output import prepare_folder
+    from .execute import execute, load_models
+    from .output import prepare_folder
 
     preset = load_preset(PROFILE, args.preset)
     args.preset = None
@@ -40,21 +43,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def warm_up(request: Any, models: Any) -> None:
-    """One pass of the network, so that the first run does not pay for the first call."""
-    from itertools import islice
-
-    import torch
-
-    run = request.generation(models.backbone, models.encoder)
-    with torch.inference_mode():
-        for p in islice(request.plan.passes(), 2):
-            run._run_pass(0, p)
-    run.close()
+    """A chunk of two steps, so that the first run does not pay for the first calls."""
+    frames = request.plan.chunks[0].frames
+    short = replace(request, plan=sequential(frames, frames, 2), prompts=request.prompts[:1], budget=KVBudget())
+    short.generation(models.backbone, models.encoder).run()
 
 
 def figures(plain: Any, fast: Any, scene: Any) -> dict[str, Any]:
-    from flowcache_core.demo.scoring import score_video
-    from flowcache_core.metrics import json_number, psnr, ssim
+    from ..demo.scoring import score_video
+    from ..metrics import json_number, psnr, ssim
 
     scores = [None if scene is None else round(score_video(made.frames, scene).total, 1) for made in (plain, fast)]
     return {"seconds_uncached": round(plain.trace.seconds, 2), "seconds_accelerated": round(fast.trace.seconds, 2),
@@ -66,8 +63,8 @@ def figures(plain: Any, fast: Any, scene: Any) -> dict[str, Any]:
 
 
 def write_comparison(folder: Path, plain: np.ndarray, fast: np.ndarray, preset: str, fps: float) -> dict[str, str]:
-    from flowcache_core.report import contact_sheet, side_by_side
-    from flowcache_core.video import write_png, write_video
+    from ..report import contact_sheet, side_by_side
+    from ..video import write_png, write_video
 
     videos = {"uncached": plain, preset: fast}
     paths = {name: str(folder / name / "video.mp4") for name in ("uncached", "accelerated")}
@@ -77,9 +74,9 @@ def write_comparison(folder: Path, plain: np.ndarray, fast: np.ndarray, preset: 
 
 
 def print_table(result: dict[str, Any], plain: Any, fast: Any, preset: str) -> None:
-    from flowcache_core.report import comparison_table
+    from ..report import comparison_table
 
-    rows = [{"run": name, "seconds": made.trace.summary()["seconds"], "model calls": made.trace.summary()["model_calls"],
+    rows = [{"run": name, "seconds": made.trace.seconds, "model calls": made.trace.summary()["model_calls"],
              "computed": made.trace.computed_share, "KV MB": made.trace.kv_peak_bytes / 1e6, "PSNR dB": quality,
              "task score": score}
             for name, made, quality, score in (("uncached", plain, None, result["score_uncached"]),

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from flowcache_core.backbones.backbone import Backbone
-from flowcache_core.cli.output import SCALE, ChunkSink
-from flowcache_core.cli.progress import ProgressLine
-from flowcache_core.cli.request import RunRequest
-from flowcache_core.protocols import Codec, TextEncoder
-from flowcache_core.report import trace_picture
-from flowcache_core.trace import Trace
-from flowcache_core.video import VideoWriter, write_png
+from ..backbones.backbone import Backbone
+from ..protocols import Codec, TextEncoder
+from ..report import trace_picture
+from ..trace import Trace
+from ..video import VideoWriter, write_png
+from .output import SCALE, ChunkSink
+from .progress import ProgressLine
+from .request import RunRequest
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Made:
 
 def load_models(path: Path | None) -> Models:
     """The bundled model, with another transformer of the same layout where `path` names one."""
-    from flowcache_core.demo.bundle import TRANSFORMER, load_codec, load_transformer
-    from flowcache_core.demo.text import DemoTextEncoder
+    from ..demo.bundle import TRANSFORMER, load_codec, load_transformer
+    from ..demo.text import DemoTextEncoder
 
     return Models(load_transformer(path or TRANSFORMER), load_codec(), DemoTextEncoder())
 

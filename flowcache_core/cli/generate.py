@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from flowcache_core.cli.arguments import add_plan_options, add_reuse_options, add_run_options, build_request
+from .arguments import add_plan_options, add_reuse_options, add_run_options, build_request
 
 
 def add_parser(verbs: Any) -> None:
@@ -17,8 +17,8 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from flowcache_core.cli.execute import execute, load_models
-    from flowcache_core.cli.output import prepare_folder
+    from .execute import execute, load_models
+    from .output import prepare_folder
 
     request = build_request(args)
     models = load_models(args.model)

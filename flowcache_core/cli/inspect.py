@@ -12,7 +12,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from flowcache_core.checkpoints import inspect_file
+    from ..checkpoints import inspect_file
 
     found = inspect_file(args.file)
     print(f"{found.file}: {found.family}{', ' + found.variant if found.variant else ''}; {found.parameters:,} "

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from flowcache_core.protocols import Codec
-from flowcache_core.video import VideoWriter
+from ..protocols import Codec
+from ..video import VideoWriter
 
 SCALE = 4   # the bundled world is 96 pixels wide
 

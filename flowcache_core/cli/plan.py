@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from flowcache_core.cli.arguments import PROFILE, add_plan_options, build_plan
-from flowcache_core.profiles import load_profile
+from ..profiles import load_profile
+from .arguments import PROFILE, add_plan_options, build_plan
 
 
 def add_parser(verbs: Any) -> None:
@@ -16,8 +16,8 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from flowcache_core.report import plan_picture, plan_text
-    from flowcache_core.video import write_png
+    from ..report import plan_picture, plan_text
+    from ..video import write_png
 
     plan = build_plan(args, load_profile(PROFILE))
     print(plan_text(plan))

@@ -3,7 +3,7 @@
 import sys
 import time
 
-from flowcache_core.generation import Progress
+from ..generation import Progress
 
 
 class ProgressLine:

@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from flowcache_core.generation import COND, UNCOND, Generation, RunSettings
-from flowcache_core.backbones.backbone import Backbone
-from flowcache_core.kv import KVBudget
-from flowcache_core.plan import ChunkPlan, History, dense, diffusion_forcing, pipelined, rolling, sequential
-from flowcache_core.profiles import Profile, load_preset
-from flowcache_core.protocols import TextEncoder
-from flowcache_core.registry import Registry
-from flowcache_core.reuse import POLICIES, PREDICTORS, Predictor, ReusePolicy
-from flowcache_core.solvers import NOISE_RULES, SOLVERS, flow_table
+from ..backbones.backbone import Backbone
+from ..generation import COND, UNCOND, Generation, RunSettings
+from ..kv import KVBudget
+from ..plan import ChunkPlan, History, dense, diffusion_forcing, pipelined, rolling, sequential
+from ..profiles import Profile, load_preset
+from ..protocols import TextEncoder
+from ..registry import Registry
+from ..reuse import POLICIES, PREDICTORS, Predictor, ReusePolicy
+from ..solvers import NOISE_RULES, SOLVERS, flow_table
 
 PLANS = ("diffusion_forcing", "sequential", "pipelined", "dense", "rolling")
 
@@ -92,7 +92,8 @@ def parse_settings(pairs: Sequence[str], registry: Registry, name: str) -> dict[
         try:
             settings[key] = kind(text) if kind in (int, float) and key != "threshold" else text
         except ValueError:
-            raise ValueError(f"setting {key} {text!r}: expected {'a whole number' if kind is int else 'a number'}") from None
+            wanted = "a whole number" if kind is int else "a number"
+            raise ValueError(f"setting {key} {text!r}: expected {wanted}") from None
     return settings
 
 

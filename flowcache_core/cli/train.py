@@ -17,7 +17,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from flowcache_core.demo.train import train_codec_session, train_model_session
+    from ..demo.train import train_codec_session, train_model_session
 
     if not args.minutes > 0 or args.shards < 1:
         raise ValueError(f"{args.minutes} minutes on {args.shards} shards: both must be more than 0")

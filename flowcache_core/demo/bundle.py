@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from flowcache_core.backbones.wan import WanTransformer
-from flowcache_core.backbones.wan_vae import WanVAE
-from flowcache_core.checkpoints import CheckpointError, checked_config, read_header, read_tensors
+from ..backbones.wan import WanTransformer
+from ..backbones.wan_vae import WanVAE
+from ..checkpoints import CheckpointError, checked_config, read_header, read_tensors
 
 WEIGHTS = Path(__file__).parent / "weights"
 TRANSFORMER, CODEC = WEIGHTS / "transformer.safetensors", WEIGHTS / "codec.safetensors"
@@ -33,5 +33,6 @@ def load_codec(path: Path = CODEC) -> WanVAE:
     try:
         codec.load_state_dict(tensors)
     except RuntimeError as error:
-        raise CheckpointError(f"{path}: tensors do not fit the Wan2.1 VAE ({str(error).splitlines()[-1].strip()})") from error
+        fault = str(error).splitlines()[-1].strip()
+        raise CheckpointError(f"{path}: tensors do not fit the Wan2.1 VAE ({fault})") from error
     return codec.eval().requires_grad_(False)

@@ -9,10 +9,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from flowcache_core.backbones.wan_vae import WanVAE, pixel_frames
-from flowcache_core.demo.text import describe, encode_scene, parse
-from flowcache_core.demo.train_codec import set_layout, to_pixels
-from flowcache_core.demo.world import random_scene, random_starts, render
+from ..backbones.wan_vae import WanVAE, pixel_frames
+from .text import describe, encode_scene, parse
+from .train_codec import set_layout, to_pixels
+from .world import random_scene, random_starts, render
 
 CLIP_LATENTS, SHARD_CLIPS = 24, 32
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowcache_core.demo.world import COLOURS, DIRECTIONS, SHAPES, SPEEDS, Mover, Scene
+from .world import COLOURS, DIRECTIONS, SHAPES, SPEEDS, Mover, Scene
 
 WIDTH = 4096
 SLOTS = tuple(f"{kind}{number}" for number in (1, 2) for kind in ("colour", "shape", "direction", "speed")) + ("wall",)

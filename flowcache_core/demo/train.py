@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from flowcache_core.backbones.wan import WanConfig, WanTransformer
-from flowcache_core.backbones.wan_vae import WanVAE
-from flowcache_core.checkpoints import read_header
-from flowcache_core.demo.bundle import CODEC, TRANSFORMER, load_codec, load_transformer
-from flowcache_core.demo.latent_pool import LatentPool, fill_pool
-from flowcache_core.demo.train_codec import train_codec
-from flowcache_core.demo.train_model import train_model
+from ..backbones.wan import WanConfig, WanTransformer
+from ..backbones.wan_vae import WanVAE
+from ..checkpoints import read_header
+from .bundle import CODEC, TRANSFORMER, load_codec, load_transformer
+from .latent_pool import LatentPool, fill_pool
+from .train_codec import train_codec
+from .train_model import train_model
 
 CONFIG = WanConfig(dim=256, layers=6, ffn=1024, heads=2)
 CODEC_WIDTH = 8
@@ -65,7 +65,8 @@ def train_codec_session(minutes: float, rate: float, echo: Callable[[str], None]
     _save(CODEC, codec.state_dict(), sessions + 1, "demo-codec")
 
 
-def train_model_session(minutes: float, rate: float, pool_folder: Path, shards: int, echo: Callable[[str], None]) -> None:
+def train_model_session(minutes: float, rate: float, pool_folder: Path, shards: int,
+                        echo: Callable[[str], None]) -> None:
     """Trains the transformer on a pool of encoded clips, which is filled first (32 clips a shard)."""
     sessions = _session(TRANSFORMER)
     model = load_transformer().train().requires_grad_(True) if sessions else _fresh_model(0)

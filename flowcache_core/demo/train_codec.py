@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowcache_core.backbones.wan_vae import LATENT_CHANNELS, LATENT_MEAN, LATENT_STD, WanVAE
-from flowcache_core.demo.world import BACKGROUND, SIZE, random_scene, random_starts, render
+from ..backbones.wan_vae import LATENT_CHANNELS, LATENT_MEAN, LATENT_STD, WanVAE
+from .world import BACKGROUND, SIZE, random_scene, random_starts, render
 
 LATENT_NOISE, POWER_WEIGHT = 0.1, 1e-4
 CLIP_FRAMES, CROP, BATCH = 17, 64, 3

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowcache_core.backbones.hooks import Attend, NoHooks
-from flowcache_core.backbones.wan import WanTransformer
-from flowcache_core.demo.latent_pool import CLIP_LATENTS, LatentPool
-from flowcache_core.demo.text import encode_scene
+from ..backbones.hooks import Attend, NoHooks
+from ..backbones.wan import WanTransformer
+from .latent_pool import CLIP_LATENTS, LatentPool
+from .text import encode_scene
 
 CHUNK_FRAMES, CHUNKS, BATCH = 3, 4, 8
 FRAMES = CHUNK_FRAMES * CHUNKS
@@ -133,7 +133,8 @@ def train_model(model: WanTransformer, pool: LatentPool, minutes: float, seed: i
             running = loss.item() if running is None else 0.99 * running + 0.01 * loss.item()
             step += 1
             if step % 100 == 0:
-                log({"what": "model", "step": step, "minutes": round(spent, 2), "loss": round(running, 4), "clips": clips})
+                log({"what": "model", "step": step, "minutes": round(spent, 2), "loss": round(running, 4),
+                     "clips": clips})
             if spent - saved >= save_minutes:
                 save(average.values)
                 saved = spent

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from flowcache_core.plan.chunk_plan import ChunkPlan, Pass
+from ..plan.chunk_plan import ChunkPlan, Pass
 
 Unit = Literal["tokens", "chunks", "MB", "GB"]
 UNIT_BYTES = {"MB": 10**6, "GB": 10**9}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowcache_core.kv.budget import KVShape
+from .budget import KVShape
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class KVStore:
         return self.allocated_bytes * self.tokens // self.capacity if self.capacity else 0
 
     def reserve(self, chunk: int, tokens: int, position: int) -> None:
-        """Gives `chunk` the first gap that holds `tokens`. Raises ValueError where there is none or it has a slot."""
+        """Gives `chunk` the first gap that holds `tokens`. Raises ValueError for a second slot, or where none fits."""
         if chunk in self._slots:
             raise ValueError(f"chunk {chunk}: it has a slot in the KV store already")
         start = 0
@@ -96,7 +96,7 @@ class KVStore:
         self._written.add((layer, stream, chunk))
 
     def read(self, layer: int, stream: str, chunks: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Keys and values of the written ones of `chunks`, in ascending position: views where the slots are adjacent."""
+        """Keys and values of the written ones of `chunks`, in ascending position; views where slots are adjacent."""
         slots = [self._slots[c] for c in sorted(chunks) if (layer, stream, c) in self._written]
         spans: list[list[int]] = []
         for slot in slots:

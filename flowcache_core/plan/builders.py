@@ -1,6 +1,6 @@
 """Builders of the other plans: sequential, pipelined window, dense baseline, joint rolling window."""
 
-from flowcache_core.plan.chunk_plan import ChunkPlan, History, Pass, Row, split_frames
+from .chunk_plan import EVERYTHING, ChunkPlan, History, Pass, Row, split_frames
 
 
 def _check_steps(steps: int) -> None:
@@ -15,7 +15,7 @@ def _prefix_row(prefix_chunks: int, chunks: int, history: History) -> list[Pass]
 
 
 def sequential(frames: int, chunk_frames: int, steps: int, first_steps: int | None = None, prefix_chunks: int = 0,
-               history: History = History(), commit: bool = True) -> ChunkPlan:
+               history: History = EVERYTHING, commit: bool = True) -> ChunkPlan:
     """One chunk after the other, each followed by a commit pass at context noise (the Self-Forcing family).
 
     first_steps: steps of chunk 0 where the model wants more for it. frames, chunk_frames: latent frames.
@@ -34,7 +34,7 @@ def sequential(frames: int, chunk_frames: int, steps: int, first_steps: int | No
 
 
 def pipelined(frames: int, chunk_frames: int, steps: int, window: int, prefix_chunks: int = 0,
-              history: History = History(), commit: bool = False, near_clean_from: int | None = None) -> ChunkPlan:
+              history: History = EVERYTHING, commit: bool = False, near_clean_from: int | None = None) -> ChunkPlan:
     """MAGI-1's sliding window: `window` chunks in flight, a stage of `steps / window` rows apart.
 
     commit: re-run a chunk clean in the first row after it finished. near_clean_from: from this step on, the oldest
@@ -71,7 +71,7 @@ def dense(frames: int, chunk_frames: int, steps: int) -> ChunkPlan:
     return ChunkPlan("dense", chunks, steps, rows)
 
 
-def rolling(frames: int, chunk_frames: int, steps: int, history: History = History()) -> ChunkPlan:
+def rolling(frames: int, chunk_frames: int, steps: int, history: History = EVERYTHING) -> ChunkPlan:
     """Rolling-Forcing's joint window: `steps` chunks, each one step apart, denoised together and moved by one chunk.
 
     The oldest chunk takes its last step, then a commit pass stores its keys for the windows to come.

@@ -121,3 +121,6 @@ class History:
             return tuple(range(chunk))
         first_recent = max(0, chunk - self.recent)
         return (*range(min(self.sink, first_recent)), *range(first_recent, chunk))
+
+
+EVERYTHING = History()

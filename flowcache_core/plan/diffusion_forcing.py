@@ -6,7 +6,7 @@ one after the other.
 
 from dataclasses import dataclass
 
-from flowcache_core.plan.chunk_plan import ChunkPlan, History, Pass, Row, split_frames
+from .chunk_plan import EVERYTHING, ChunkPlan, History, Pass, Row, split_frames
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class StepTable:
     valid: tuple[tuple[int, int], ...]
 
 
-def step_table(chunks: int, steps: int, ar_step: int, prefix_chunks: int = 0, base_chunks: int | None = None) -> StepTable:
+def step_table(chunks: int, steps: int, ar_step: int, prefix_chunks: int = 0,
+               base_chunks: int | None = None) -> StepTable:
     """The rows of the schedule. Raises ValueError where nothing is to be denoised or the base window is outrun."""
     base = chunks if base_chunks is None else base_chunks
     if steps < 1 or ar_step < 0:
@@ -51,7 +52,7 @@ def step_table(chunks: int, steps: int, ar_step: int, prefix_chunks: int = 0, ba
 
 
 def diffusion_forcing(frames: int, chunk_frames: int, steps: int, ar_step: int, prefix_chunks: int = 0,
-                      base_chunks: int | None = None, history: History = History(), commit: bool = False) -> ChunkPlan:
+                      base_chunks: int | None = None, history: History = EVERYTHING, commit: bool = False) -> ChunkPlan:
     """Chunk-causal pyramid: the chunks of a row run one after the other, each seeing the keys of those before it.
 
     frames, chunk_frames: latent frames. base_chunks: most chunks inside the window (default all). commit: re-run a

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from flowcache_core.reuse import POLICIES, PREDICTORS, Predictor, ReusePolicy
+from ..reuse import POLICIES, PREDICTORS, Predictor, ReusePolicy
 
 FOLDER = Path(__file__).parent
 

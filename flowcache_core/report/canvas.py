@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from flowcache_core.report.palette import BACKGROUND, INK, Colour
+from .palette import BACKGROUND, INK, Colour
 
 SCALE = 2
 SHIFT = 4          # fractional bits of the points of lines

@@ -3,10 +3,10 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from flowcache_core.report.canvas import Canvas
-from flowcache_core.report.grid import Grid
-from flowcache_core.report.palette import DECISIONS, EMPTY, FORCED, Colour
-from flowcache_core.trace import LaneRecord, Trace
+from ..trace import LaneRecord, Trace
+from .canvas import Canvas
+from .grid import Grid
+from .palette import DECISIONS, EMPTY, FORCED, Colour
 
 FORCED_REASONS = frozenset({"warm-up", "last steps", "the plan must compute"})
 WORDS = {"compute": "computed", "forced": "always computed (warm-up, last steps, plan)", "reuse": "reused",

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from flowcache_core.report.canvas import Canvas, Point, text_width
-from flowcache_core.report.palette import CARD, GRID, INK, MUTED, Colour
+from .canvas import Canvas, Point, text_width
+from .palette import CARD, GRID, INK, MUTED, Colour
 
 LABEL = 10   # font size of numbers at an axis
 

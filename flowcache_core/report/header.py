@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flowcache_core.report.canvas import Canvas, shorten, text_width
-from flowcache_core.report.palette import INK, MUTED
+from .canvas import Canvas, shorten, text_width
+from .palette import INK, MUTED
 
 SIZE, TITLE_SIZE = 12, 20
 TITLE_HEIGHT, LINE_HEIGHT = 42, 20

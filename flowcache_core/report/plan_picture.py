@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from flowcache_core.plan.chunk_plan import ChunkPlan, Pass
-from flowcache_core.report.canvas import Canvas, text_width
-from flowcache_core.report.grid import Grid, card, draw_legend, fit_grid, label_grid
-from flowcache_core.report.header import Header
-from flowcache_core.report.palette import CARD, EMPTY, FIRST_STEP, INK, LAST_STEP, PASSES, Colour, blend
+from ..plan.chunk_plan import ChunkPlan, Pass
+from .canvas import Canvas, text_width
+from .grid import Grid, card, draw_legend, fit_grid, label_grid
+from .header import Header
+from .palette import CARD, EMPTY, FIRST_STEP, INK, LAST_STEP, PASSES, Colour, blend
 
 WIDTH, MARGIN = 1280, 28
 INNER = WIDTH - 2 * MARGIN

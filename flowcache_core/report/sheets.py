@@ -5,10 +5,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from flowcache_core.metrics import psnr
-from flowcache_core.report.canvas import Canvas, opencv, shorten
-from flowcache_core.report.grid import card
-from flowcache_core.report.palette import CARD, INK, MUTED
+from ..metrics import psnr
+from .canvas import Canvas, opencv, shorten
+from .grid import card
+from .palette import CARD, INK, MUTED
 
 GAIN = 8.0                     # of differences: at 8 a difference of 32 of 255 is the brightest
 LABEL_HEIGHT, LABEL_SIZE = 26, 13

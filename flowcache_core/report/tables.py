@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowcache_core.plan.chunk_plan import ChunkPlan, Row
-from flowcache_core.report.plan_picture import PlanCell, plan_cells, plan_sentence
+from ..plan.chunk_plan import ChunkPlan, Row
+from .plan_picture import PlanCell, plan_cells, plan_sentence
 
 MISSING = "-"
 MARKS = {"prefix": "P", "commit": "C", "near_clean": "N", "recache": "R"}

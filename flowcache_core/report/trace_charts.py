@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flowcache_core.report.canvas import Canvas, text_width
-from flowcache_core.report.grid import LABEL, Axes, Grid, draw_legend
-from flowcache_core.report.header import byte_words, seconds_words
-from flowcache_core.report.palette import ACCENT, CARD, DECISIONS, INK, MUTED, PASSES, SERIES, Colour, blend
-from flowcache_core.trace import Trace
+from ..trace import Trace
+from .canvas import Canvas, text_width
+from .grid import LABEL, Axes, Grid, draw_legend
+from .header import byte_words, seconds_words
+from .palette import ACCENT, CARD, DECISIONS, INK, MUTED, PASSES, SERIES, Colour, blend
 
 MOST_CURVES = len(SERIES)
 HEADING, FOOT = 52, 44   # of a chart card, above and below the plot

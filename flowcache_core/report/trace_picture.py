@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flowcache_core.report.canvas import Canvas, shorten
-from flowcache_core.report.decision_map import Decisions, draw_map, legend_entries, read_decisions
-from flowcache_core.report.grid import Grid, card, draw_legend, fit_grid, label_grid
-from flowcache_core.report.header import Header, byte_words, facts_of, seconds_words
-from flowcache_core.report.palette import MUTED
-from flowcache_core.report.trace_charts import draw_distance, draw_seconds, draw_tokens, read_curves
-from flowcache_core.trace import Trace
+from ..trace import Trace
+from .canvas import Canvas, shorten
+from .decision_map import Decisions, draw_map, legend_entries, read_decisions
+from .grid import Grid, card, draw_legend, fit_grid, label_grid
+from .header import Header, byte_words, facts_of, seconds_words
+from .palette import MUTED
+from .trace_charts import draw_distance, draw_seconds, draw_tokens, read_curves
 
 WIDTH, MARGIN, GAP = 1280, 28, 18
 INNER = WIDTH - 2 * MARGIN

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from flowcache_core.registry import Registry, check_knobs
+from ..registry import Registry, check_knobs
 
 SignalKind = Literal["none", "time_modulation", "patch_embedding"]
 

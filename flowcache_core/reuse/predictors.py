@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from flowcache_core.registry import Registry
+from ..registry import Registry
 
 Stage = Literal["velocity", "hidden"]
 

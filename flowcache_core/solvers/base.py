@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from flowcache_core.registry import Registry
-from flowcache_core.solvers.sigmas import SigmaTable
+from ..registry import Registry
+from .sigmas import SigmaTable
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from flowcache_core.solvers.base import SOLVERS, Solver
-from flowcache_core.solvers.sigmas import SigmaTable
+from .base import SOLVERS, Solver
+from .sigmas import SigmaTable
 
 
 @SOLVERS.register("euler")

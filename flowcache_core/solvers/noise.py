@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flowcache_core.plan.chunk_plan import Chunk
-from flowcache_core.registry import Registry
+from ..plan.chunk_plan import Chunk
+from ..registry import Registry
 
 START = -1   # the "step" whose noise a chunk begins with
 

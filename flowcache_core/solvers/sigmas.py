@@ -59,7 +59,7 @@ def listed_table(listed: Sequence[float], shift: float, warp: bool = True) -> Si
     if any(not 0 < t <= TABLE_SIZE for t in listed):
         raise ValueError(f"step list {tuple(listed)}: expected entries above 0 and up to {TABLE_SIZE}")
     if warp and any(t != int(t) for t in listed):
-        raise ValueError(f"step list {tuple(listed)}: a warped list holds whole numbers, places in a table of {TABLE_SIZE}")
+        raise ValueError(f"step list {tuple(listed)}: a warped list holds whole numbers, places in a table")
     levels = shift_sigma(np.linspace(1, 0, TABLE_SIZE + 1)[:-1], shift)
     if warp:
         sigmas = np.array([levels[TABLE_SIZE - int(t)] for t in listed])

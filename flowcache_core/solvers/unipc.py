@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from flowcache_core.solvers.base import SOLVERS, Solver
-from flowcache_core.solvers.sigmas import SigmaTable
+from .base import SOLVERS, Solver
+from .sigmas import SigmaTable
 
 
 @dataclass(frozen=True)

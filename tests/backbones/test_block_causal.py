@@ -34,7 +34,7 @@ def test_prefix_passes_and_one_step_equal_the_masked_forward(frames, chunk_frame
     latents, text = normal(1, 4, frames, SIDE, SIDE), normal(1, 5, TINY.dim, seed=1)
     settings = RunSettings(TABLE, SIDE, SIDE, solver=Euler(), context_timestep=CONTEXT)
     run = Generation(model, plan, settings, {"cond#0": [text] * len(plan.chunks)}, prefix=latents[:, :, :given])
-    run._latents[:, :, given:] = latents[:, :, given:]
+    run.video.latents[:, :, given:] = latents[:, :, given:]
     run.run()
     times = torch.tensor([[CONTEXT] * given + [LAST] * (frames - given)])
     sizes = [c.frames * TOKENS for c in plan.chunks]
@@ -48,7 +48,7 @@ def test_a_history_is_a_narrower_mask(history):
     latents, text = normal(1, 4, 10, SIDE, SIDE), normal(1, 5, TINY.dim, seed=1)
     settings = RunSettings(TABLE, SIDE, SIDE, solver=Euler(), context_timestep=CONTEXT)
     run = Generation(model, plan, settings, {"cond#0": [text] * 5}, prefix=latents[:, :, :8])
-    run._latents[:, :, 8:] = latents[:, :, 8:]
+    run.video.latents[:, :, 8:] = latents[:, :, 8:]
     run.run()
     visible = torch.zeros(5, 5, dtype=torch.bool)
     for chunk in range(5):

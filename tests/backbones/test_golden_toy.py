@@ -80,7 +80,7 @@ def test_final_latents(name, window):
 
     def on_progress(progress):
         if id(progress.last) in last_pass:
-            snapshots[last_pass[id(progress.last)]] = run._latents.clone()
+            snapshots[last_pass[id(progress.last)]] = run.video.latents.clone()
 
     snapshots["final"] = run.run(on_progress)
     own, checked = slice(window * block, None), 0

@@ -68,7 +68,8 @@ def test_demo_prints_its_fields(tiny_model, tmp_path, capsys):
 def test_an_interrupt_keeps_the_finished_chunks_and_says_where(tiny_model, tmp_path):
     words = ["generate", "--model", str(tiny_model), "--chunks", "400", "--steps", "6", "--ar-step", "6", "--out",
              str(tmp_path)]
-    run = subprocess.Popen([sys.executable, "-m", "flowcache_core", *words], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "flowcache_core", *words]
+    run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (tmp_path / "chunk-0001.safetensors").exists() and time.monotonic() < deadline:
         time.sleep(0.05)

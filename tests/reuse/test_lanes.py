@@ -58,6 +58,14 @@ def test_streams_decide_apart_or_together_as_the_policy_declares():
         assert (decisions[A].value, decisions[U].value) == values
 
 
+def test_a_decision_for_the_chunk_is_shared_by_streams_and_not_by_items():
+    other = Lane(0, "cond#0", 1)
+    lanes = lanes_with(ScriptedForChunk(), A, U, other)
+    lanes._states[other] = (Kind.COMPUTE,) * 5
+    infos = [step_info(2), step_info(2, item=1), step_info(2, stream="uncond#0")]
+    assert [d.value for d in lanes.decide(infos, lambda lane: None).values()] == [0.0, 5.0, 0.0]
+
+
 def test_a_finished_chunk_is_forgotten_and_no_other():
     lanes = lanes_with(Scripted(), A, B, U)
     lanes.decide([step_info(0, chunk=c) for c in (0, 1)], lambda lane: None)

@@ -1,5 +1,5 @@
 """The policies: one file each, found by this folder."""
 
-from flowcache_core.registry import discover
+from ...registry import discover
 
 discover(__name__, __path__)

@@ -3,8 +3,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from flowcache_core.registry import knob
-from flowcache_core.reuse.contract import POLICIES, Decision, Kind, ReusePolicy, StepInfo
+from ...registry import knob
+from ..contract import POLICIES, Decision, Kind, ReusePolicy, StepInfo
 
 
 @POLICIES.register("every_nth")

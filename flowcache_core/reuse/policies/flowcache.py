@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from flowcache_core.per_chunk import PerChunk, parse_per_chunk
-from flowcache_core.registry import knob
-from flowcache_core.reuse.contract import POLICIES, Decision, Kind, ReusePolicy, SignalKind, StepInfo
-from flowcache_core.reuse.signals import relative_l1
+from ...per_chunk import PerChunk, parse_per_chunk
+from ...registry import knob
+from ..contract import POLICIES, Decision, Kind, ReusePolicy, SignalKind, StepInfo
+from ..signals import relative_l1
 
 SIGNALS = ("time_modulation", "patch_embedding")
 

@@ -3,7 +3,7 @@ from typing import Any
 
 from torch import Tensor
 
-from flowcache_core.reuse.contract import POLICIES, Decision, Kind, ReusePolicy, StepInfo
+from ..contract import POLICIES, Decision, Kind, ReusePolicy, StepInfo
 
 
 @POLICIES.register("off")

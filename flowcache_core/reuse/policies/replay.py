@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from flowcache_core.registry import knob
-from flowcache_core.reuse.contract import POLICIES, Decision, Kind, ReusePolicy, StepInfo
+from ...registry import knob
+from ..contract import POLICIES, Decision, Kind, ReusePolicy, StepInfo
 
 Place = tuple[int, int, str, int]   # chunk, step, stream, item
 
@@ -31,7 +31,7 @@ class Replay(ReusePolicy):
         place = (info.chunk, info.step, info.stream, info.item)
         if place not in self.decisions:
             raise ValueError(f"trace {self.trace!r} has no decision for chunk {info.chunk}, step {info.step}, stream "
-                             f"{info.stream}, item {info.item}: replay needs the plan, streams and batch it was made with")
+                             f"{info.stream}, item {info.item}: replay the plan, streams and batch it was made with")
         return Decision(self.decisions[place], "replayed")
 
     def settings(self) -> dict[str, Any]:

@@ -1,0 +1,91 @@
+"""The presets against the uncached run: measured speed on single videos, quality and task score on batches.
+
+In the same table: the uncached run with fewer steps at equal computed share, every n-th step, and the frozen first
+frame. PSNR and SSIM are against the uncached run; the task score is absolute.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import Bundle, decode, median, request, run_batch, save, scenes
+from flowcache_core.cli.request import RunRequest
+from flowcache_core.demo.scoring import score_video
+from flowcache_core.metrics import psnr, ssim
+from flowcache_core.reuse import POLICIES, PREDICTORS
+
+CHUNKS, CLIPS, BATCH, SPEED_RUNS = 8, 64, 8, 5
+PRESETS = ("quality", "balanced", "fast")
+BOOTSTRAPS = 2000
+
+
+@dataclass(frozen=True)
+class Made:
+    """Videos of all clips, their scores, and the computed share."""
+
+    videos: list[np.ndarray]
+    scores: np.ndarray
+    share: float
+
+
+def make(bundle: Bundle, wanted: RunRequest, clips: list) -> Made:
+    videos, shares = [], []
+    for i in range(0, len(clips), BATCH):
+        latents, trace = run_batch(bundle, wanted, clips[i:i + BATCH])
+        videos += decode(bundle, latents)
+        shares.append(trace.computed_share)
+    scores = np.array([score_video(v, scene).total for v, scene in zip(videos, clips, strict=True)])
+    return Made(videos, scores, float(np.mean(shares)))
+
+
+def score_difference(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+    """Mean of b - a over paired clips with its 95 % bootstrap interval."""
+    rng, difference = np.random.default_rng(0), b - a
+    means = difference[rng.integers(0, len(a), (BOOTSTRAPS, len(a)))].mean(1)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return {"mean": round(float(difference.mean()), 2), "low": round(float(low), 2), "high": round(float(high), 2)}
+
+
+def quality_row(name: str, made: Made, truth: Made) -> dict[str, Any]:
+    values = [psnr(v, t) for v, t in zip(made.videos, truth.videos, strict=True)]
+    return {"setting": name, "computed_share": round(made.share, 4), "psnr_db": round(float(np.mean(values)), 2),
+            "worst_psnr_db": round(float(min(values)), 2),
+            "ssim": round(float(np.mean([ssim(v, t) for v, t in zip(made.videos, truth.videos, strict=True)])), 4),
+            "score": round(float(made.scores.mean()), 1), "score_change": score_difference(truth.scores, made.scores)}
+
+
+def speed_rows(bundle: Bundle) -> list[dict[str, Any]]:
+    """Single videos, as a user makes them; settings take turns so that a slow spell hits all of them."""
+    names, clip = ("off", *PRESETS), scenes(1, seed=31, held_out=True)
+    run_batch(bundle, request(1), clip)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    share = {}
+    for _ in range(SPEED_RUNS):
+        for name in names:
+            _, trace = run_batch(bundle, request(CHUNKS, preset=name), clip)
+            seconds[name].append(trace.seconds)
+            share[name] = trace.computed_share
+    base = median(seconds["off"])
+    return [{"setting": name, "seconds": round(median(seconds[name]), 2), "computed_share": round(share[name], 4),
+             "speedup": round(base / median(seconds[name]), 2), "bound": round(1 / share[name], 2),
+             "of_bound": round(base / median(seconds[name]) * share[name], 3)} for name in names]
+
+
+def run() -> dict[str, Any]:
+    bundle, clips = Bundle.load(), scenes(CLIPS, seed=32, held_out=True)
+    speed = speed_rows(bundle)
+    truth = make(bundle, request(CHUNKS), clips)
+    rows = [quality_row("uncached", truth, truth)]
+    for name in PRESETS:
+        made = make(bundle, request(CHUNKS, preset=name), clips)
+        rows.append(quality_row(name, made, truth))
+        steps = max(2, round(made.share * request(1).plan.num_steps))
+        rows.append(quality_row(f"uncached, {steps} steps", make(bundle, request(CHUNKS, steps=steps), clips), truth))
+    for n in (2, 3):
+        plain = request(CHUNKS).accelerated(POLICIES.make("every_nth", {"interval": n}), PREDICTORS.make("velocity"))
+        rows.append(quality_row(f"every_nth {n}", make(bundle, plain, clips), truth))
+    frozen = [np.repeat(video[:1], len(video), axis=0) for video in truth.videos]
+    scores = np.array([score_video(v, scene).total for v, scene in zip(frozen, clips, strict=True)])
+    rows.append(quality_row("frozen first frame", Made(frozen, scores, 0.0), truth))
+    return save("demo", {"chunks": CHUNKS, "clips": CLIPS, "speed_runs": SPEED_RUNS, "speed": speed, "quality": rows})

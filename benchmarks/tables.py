@@ -1,0 +1,102 @@
+"""Writes the tables of README and docs from benchmarks/results/*.json, between markers.
+
+    <!-- table NAME -->
+    ...
+    <!-- end -->
+
+`python benchmarks/tables.py` rewrites them; with `--check` it only says which are stale (exit 1).
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+if "flowcache_core" not in sys.modules:   # tests load the core by file and keep the root off the path
+    sys.path.insert(0, str(ROOT))
+
+from flowcache_core.report.tables import comparison_table  # noqa: E402
+
+PAGES = ("README.md", "docs/benchmarks.md")
+BLOCK = re.compile(r"(<!-- table (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+Rows = list[dict[str, Any]]
+
+
+def speed(result: dict[str, Any]) -> Rows:
+    return [{"setting": r["setting"], "seconds": r["seconds"], "computed share": r["computed_share"],
+             "speed-up ↑": r["speedup"], "bound": r["bound"], "of bound": r["of_bound"]}
+            for r in result["speed"]]
+
+
+def quality(result: dict[str, Any]) -> Rows:
+    return [{"setting": r["setting"], "computed share": r["computed_share"], "PSNR dB ↑": r["psnr_db"],
+             "worst PSNR dB": r["worst_psnr_db"], "SSIM ↑": r["ssim"], "task score ↑": r["score"],
+             "change (95 % interval)": "{mean:+.1f} ({low:+.1f} to {high:+.1f})".format(**r["score_change"])}
+            for r in result["quality"]]
+
+
+def world(result: dict[str, Any]) -> Rows:
+    return [{"chunks": r["chunks"], "clips": r["clips"], "colour": r["colour"], "shape": r["shape"],
+             "motion": r["motion"], "identity": r["identity"], "task score": r["score"]}
+            for r in result["uncached"]]
+
+
+def skip(result: dict[str, Any]) -> Rows:
+    return [{"what": r["what"], "computed ms": r["computed_ms"], "skipped ms": r["skipped_ms"],
+             "skipped / computed %": r["skip_percent"]} for r in result["skip"]]
+
+
+def hooks(result: dict[str, Any]) -> Rows:
+    return [{"preset": r["preset"], "time in hooks %": r["hook_percent"]} for r in result["hooks"]]
+
+
+def memory(result: dict[str, Any]) -> Rows:
+    return [{"chunks": r["chunks"], "KV budget (chunks)": r["kv_budget_chunks"] or "none",
+             "KV peak MB": round(r["kv_peak_bytes"] / 1e6, 2),
+             "process growth MB": round(r["process_growth_bytes"] / 1e6, 1)} for r in result["rows"]]
+
+
+def sweep(result: dict[str, Any]) -> Rows:
+    return [{"policy": r["policy"], "signal": r.get("distance_signal", "-"),
+             "setting": r.get("threshold", r.get("interval")), "predictor": r["predictor"],
+             "computed share": r["computed_share"], "PSNR dB ↑": r["psnr_db"], "worst PSNR dB": r["worst_psnr_db"]}
+            for r in result["rows"]]
+
+
+TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Rows]]] = {
+    "speed": ("demo", speed), "quality": ("demo", quality), "world": ("world", world), "skip": ("overhead", skip),
+    "hooks": ("overhead", hooks), "memory": ("memory", memory), "sweep": ("sweep", sweep)}
+
+
+def table(name: str, results: dict[str, Any]) -> str:
+    """The table `name` as markdown, from the results of its benchmark."""
+    benchmark, rows = TABLES[name]
+    if benchmark not in results:
+        return "Not yet measured."
+    return comparison_table(rows(results[benchmark]), markdown=True)
+
+
+def rewritten(text: str, results: dict[str, Any]) -> str:
+    """The page with every table made anew."""
+    return BLOCK.sub(lambda m: f"{m[1]}{table(m[2], results)}\n{m[4]}", text)
+
+
+def main(check: bool) -> int:
+    results = {path.stem: json.loads(path.read_text()) for path in (ROOT / "benchmarks" / "results").glob("*.json")}
+    stale = []
+    for page in (ROOT / name for name in PAGES):
+        text = page.read_text()
+        new = rewritten(text, results)
+        if new != text:
+            stale.append(page.name)
+            if not check:
+                page.write_text(new)
+    print(f"{'stale' if check else 'rewritten'}: {', '.join(stale) or 'none'}")
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv[1:]))

@@ -1,0 +1,73 @@
+"""The latents of one run as they are denoised, chunk by chunk, with the solver state of each chunk."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .backbones.backbone import Backbone
+from .plan.chunk_plan import ChunkPlan, Pass
+from .run_settings import COND, UNCOND, RunSettings
+from .solvers.sigmas import SigmaTable
+
+
+class LatentVideo:
+    """latents: `(items, C, F, h, w)`, fp32, noise at first. Chunks are views of it."""
+
+    def __init__(self, plan: ChunkPlan, settings: RunSettings, backbone: Backbone, prefix: Tensor | None) -> None:
+        self.plan, self.settings = plan, settings
+        self.solver_states: dict[int, Any] = {}
+        shape = (settings.items, backbone.sizes.channels, plan.frames, settings.height, settings.width)
+        self.latents = settings.noise_rule.initial(settings.seed, shape, plan.chunks).to(backbone.device)
+        self._place(prefix)
+
+    def _place(self, prefix: Tensor | None) -> None:
+        expected = self.plan.chunks[self.plan.prefix_chunks - 1].stop if self.plan.prefix_chunks else 0
+        given = 0 if prefix is None else prefix.shape[2]
+        if given != expected:
+            raise ValueError(f"prefix of {given} latent frames: the plan has {expected}")
+        if prefix is None:
+            return
+        target = self.latents[:, :, :given]
+        if prefix.shape[0] not in (1, target.shape[0]) or prefix.shape[1:] != target.shape[1:]:
+            raise ValueError(f"prefix {tuple(prefix.shape)}: expected {tuple(target.shape)}")
+        target.copy_(prefix)
+
+    def chunk(self, chunk: int) -> Tensor:
+        """The chunk's latents, a view `(items, C, f, h, w)`."""
+        span = self.plan.chunks[chunk]
+        return self.latents[:, :, span.start:span.stop]
+
+    def table(self, chunk: int) -> SigmaTable:
+        first = self.plan.first_steps is not None and chunk == 0
+        return self.settings.first_table if first else self.settings.table
+
+    def inputs(self, p: Pass) -> tuple[Tensor, list[float]]:
+        """What a pass forwards: latents `(items, C, f, h, w)` of its chunks, and a timestep for every frame."""
+        latent = torch.cat([self.chunk(c) for c in p.chunks], dim=2) if p.joint else self.chunk(p.chunks[0])
+        if p.kind == "denoise":
+            levels = [self.table(c).timesteps[s] for c, s in zip(p.chunks, p.steps, strict=True)]
+        else:
+            levels = [self.settings.context_timestep] * len(p.chunks)
+        return latent, [t for c, t in zip(p.chunks, levels, strict=True) for _ in range(self.plan.chunks[c].frames)]
+
+    def step(self, p: Pass, velocities: dict[str, Tensor]) -> None:
+        """Guides, and moves every chunk of the pass one step on."""
+        velocity = velocities[COND]
+        if UNCOND in velocities:
+            velocity = velocities[UNCOND] + self.settings.guidance * (velocity - velocities[UNCOND])
+        begin = 0
+        for chunk, step in zip(p.chunks, p.steps, strict=True):
+            stop = begin + self.plan.chunks[chunk].frames
+            self._step_chunk(chunk, step, velocity[:, :, begin:stop].float())
+            begin = stop
+
+    def _step_chunk(self, chunk: int, step: int, velocity: Tensor) -> None:
+        s, x, noise = self.settings, self.chunk(chunk), None
+        if s.solver.needs_noise:
+            noise = s.noise_rule.fresh(s.seed, tuple(x.shape), chunk, step).to(x.device)
+        state = self.solver_states[chunk] if chunk in self.solver_states else s.solver.new_state()
+        # A clone: the state keeps the sample, and the view is overwritten below.
+        moved, state = s.solver.step(state, x.clone(), velocity, step, self.table(chunk), noise)
+        self.solver_states[chunk] = state
+        x.copy_(moved)

@@ -1,0 +1,106 @@
+"""What a run is asked for, and whether plan, prompts and settings fit one another before anything is sampled."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .kv import KVBudget
+from .plan.chunk_plan import ChunkPlan
+from .reuse.contract import ReusePolicy
+from .reuse.policies.off import Off
+from .reuse.predictors import Predictor, Velocity
+from .solvers.base import Solver
+from .solvers.noise import NoiseRule, PerChunk
+from .solvers.sigmas import SigmaTable
+from .solvers.unipc import UniPC
+
+COND, UNCOND = "cond#0", "uncond#0"
+Texts = Mapping[str, Sequence[Tensor]]   # embedded prompts of every chunk, by stream
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run is asked for. height, width: of the latent; items: batch size; first_table: levels of chunk 0 where
+    it takes other steps; context_timestep: what commit and prefix passes tell the network; kv_dtype: None is the
+    model's; batch_streams: cond and uncond in one call or in one each."""
+
+    table: SigmaTable
+    height: int
+    width: int
+    items: int = 1
+    seed: int = 0
+    guidance: float = 1.0
+    solver: Solver = field(default_factory=UniPC)
+    policy: ReusePolicy = field(default_factory=Off)
+    predictor: Predictor = field(default_factory=Velocity)
+    budget: KVBudget = field(default_factory=KVBudget)
+    noise_rule: NoiseRule = field(default_factory=PerChunk)
+    first_table: SigmaTable | None = None
+    context_timestep: float = 0.0
+    kv_dtype: torch.dtype | None = None
+    batch_streams: bool = True
+
+    def __post_init__(self) -> None:
+        if self.items < 1:
+            raise ValueError(f"batch of {self.items}: expected at least 1 item")
+        if not self.guidance >= 0:
+            raise ValueError(f"guidance {self.guidance}: expected 0 or more (1 is off)")
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        return (COND,) if self.guidance == 1 else (COND, UNCOND)
+
+    def describe(self) -> dict[str, Any]:
+        """As the trace holds it."""
+        return {"steps": self.table.steps, "seed": self.seed, "guidance": self.guidance, "items": self.items,
+                "latent": [self.height, self.width], "solver": self.solver.name, "policy": self.policy.name,
+                "policy_settings": self.policy.settings(), "predictor": self.predictor.name,
+                "budget": None if self.budget.amount is None else f"{self.budget.amount:g} {self.budget.unit}",
+                "sink_chunks": self.budget.sink_chunks, "recent_chunks": self.budget.recent_chunks,
+                "noise_rule": self.noise_rule.name}
+
+
+def checked_texts(texts: Texts, plan: ChunkPlan, settings: RunSettings) -> dict[str, list[Tensor]]:
+    """The embedded prompts of the run's streams, one a chunk, expanded to all items. Raises ValueError."""
+    checked = {stream: _stream_texts(stream, texts, plan, settings) for stream in settings.streams}
+    for p in plan.passes():
+        if p.joint and not all(_same(checked[s][c], checked[s][p.chunks[0]]) for s in checked for c in p.chunks):
+            raise ValueError("prompts that differ by chunk in a plan that denoises chunks jointly: use one prompt, or "
+                             "a plan with one chunk a pass")
+    for chunk, given in enumerate(zip(*checked.values(), strict=True)):
+        lengths = sorted({text.shape[1] for text in given})
+        if settings.batch_streams and len(lengths) > 1:
+            raise ValueError(f"texts of {' and '.join(map(str, lengths))} tokens for chunk {chunk}: streams in one "
+                             "call need one length; pad them, or switch batch_streams off")
+    return checked
+
+
+def _stream_texts(stream: str, texts: Texts, plan: ChunkPlan, settings: RunSettings) -> list[Tensor]:
+    if stream not in texts:
+        raise ValueError(f"no text for stream {stream}: guidance {settings.guidance} needs it (guidance 1 needs no "
+                         "negative prompt)")
+    given, items = list(texts[stream]), settings.items
+    if len(given) != len(plan.chunks):
+        raise ValueError(f"{len(given)} texts for {len(plan.chunks)} chunks in stream {stream}: expected one each")
+    rows = next((text.shape[0] for text in given if text.shape[0] not in (1, items)), None)
+    if rows is not None:
+        raise ValueError(f"text of {rows} rows in stream {stream}: expected 1, or {items}, one an item")
+    expanded = {id(text): text.expand(items, -1, -1) for text in given}
+    return [expanded[id(text)] for text in given]
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a is b or torch.equal(a, b)
+
+
+def check_plan(plan: ChunkPlan, settings: RunSettings) -> None:
+    """Raises ValueError where the plan's steps are not those of the tables, or it has a pass that no run can do."""
+    for count, table in ((plan.num_steps, settings.table), (plan.first_steps, settings.first_table)):
+        if count is not None and (table is None or table.steps != count):
+            raise ValueError(f"plan of {count} steps with a table of {table and table.steps}: they must agree")
+    blended = next((p.kind for p in plan.passes() if p.kind in ("near_clean", "recache")), None)
+    if blended is not None:
+        raise ValueError(f"plan with a {blended} pass: this run has no blend for it; build the plan without")

@@ -1,0 +1,39 @@
+"""The signal that a run's policy looks at, for the chunks of one pass."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .backbones.backbone import Backbone
+from .lanes import Lane
+from .latent_video import LatentVideo
+from .plan.chunk_plan import Pass
+from .reuse.contract import SignalKind
+
+
+class SignalSource:
+    """Asks the backbone, once a timestep where the signal depends on time alone, else once a chunk and pass."""
+
+    def __init__(self, kind: SignalKind, backbone: Backbone, video: LatentVideo) -> None:
+        self.kind, self._backbone, self._video = kind, backbone, video
+        self._by_time: dict[float, Tensor] = {}
+
+    def of(self, p: Pass) -> Callable[[Lane], Tensor | None]:
+        """The signal of each lane of a denoising pass."""
+        if self.kind == "time_modulation":
+            steps = dict(zip(p.chunks, p.steps, strict=True))
+            return lambda lane: self._time_modulation(self._video.table(lane.chunk).timesteps[steps[lane.chunk]])
+        if self.kind == "patch_embedding":
+            tokens = {c: self._backbone.patch_tokens(self._video.chunk(c)) for c in p.chunks}
+            return lambda lane: tokens[lane.chunk][lane.item]
+        return lambda lane: None
+
+    def _time_modulation(self, timestep: float) -> Tensor:
+        if timestep not in self._by_time:
+            at = torch.tensor([[timestep]], device=self._backbone.device)
+            self._by_time[timestep] = self._backbone.time_modulation(at)[0]
+        return self._by_time[timestep]
+
+    def close(self) -> None:
+        self._by_time.clear()
