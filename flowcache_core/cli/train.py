@@ -9,7 +9,8 @@ from typing import Any
 def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser("train", help="train the bundled model on, from its committed weights")
     parser.add_argument("--minutes", type=float, required=True, help="wall time of the training loop")
-    parser.add_argument("--what", choices=("model", "codec"), default="model")
+    parser.add_argument("--what", choices=("model", "codec", "decoder"), default="model",
+                        help="decoder: the codec's decoder alone, which leaves the latents as they are")
     parser.add_argument("--rate", type=float, default=None, help="peak learning rate (model 1e-3, codec 3e-3)")
     parser.add_argument("--pool", type=Path, default=Path("out/latent-pool"), help="folder of encoded clips")
     parser.add_argument("--shards", type=int, default=64, help="32 clips each; encoded first where they are missing")
@@ -25,8 +26,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     def echo(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    if args.what == "codec":
-        train_codec_session(args.minutes, args.rate or 3e-3, echo)
+    if args.what != "model":
+        train_codec_session(args.minutes, args.rate or 3e-3, echo, args.what == "decoder")
     else:
         train_model_session(args.minutes, args.rate or 1e-3, args.pool, args.shards, echo)
     return {"what": args.what, "minutes": args.minutes}

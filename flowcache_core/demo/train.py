@@ -54,14 +54,15 @@ def _fresh_model(seed: int) -> WanTransformer:
     return model
 
 
-def train_codec_session(minutes: float, rate: float, echo: Callable[[str], None]) -> None:
-    """Trains the codec. Changing it makes the transformer's latents stale: train that anew afterwards."""
+def train_codec_session(minutes: float, rate: float, echo: Callable[[str], None], decoder_only: bool = False) -> None:
+    """Trains the codec. Changing its encoder makes the transformer's latents stale: train that anew afterwards."""
     sessions = _session(CODEC)
     torch.manual_seed(sessions)
     codec = load_codec().requires_grad_(True) if sessions else WanVAE(CODEC_WIDTH)
     log = _logger(echo)
-    log({"what": "codec", "session": sessions + 1, "minutes": minutes, "rate": rate, "seed": sessions})
-    train_codec(codec, minutes, sessions, log, rate)
+    log({"what": "decoder" if decoder_only else "codec", "session": sessions + 1, "minutes": minutes, "rate": rate,
+         "seed": sessions})
+    train_codec(codec, minutes, sessions, log, rate, decoder_only)
     _save(CODEC, codec.state_dict(), sessions + 1, "demo-codec")
 
 

@@ -43,26 +43,33 @@ def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
     return 5 * (weight * (output - target).square()).mean()
 
 
-def train_codec(codec: WanVAE, minutes: float, seed: int, log: Callable[[dict], None], rate: float = 3e-3) -> None:
-    """Trains `codec` in place for `minutes` of wall time and folds the latent statistics in."""
+def train_codec(codec: WanVAE, minutes: float, seed: int, log: Callable[[dict], None], rate: float = 3e-3,
+                decoder_only: bool = False) -> None:
+    """Trains `codec` in place for `minutes` of wall time and folds the latent statistics in.
+
+    decoder_only: leaves the latents as they are, so that a transformer trained on them stays good.
+    """
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
     codec.train()
+    for part in (codec.encoder, codec.conv1):
+        part.requires_grad_(not decoder_only)
     set_layout(codec, torch.channels_last_3d)
-    optimiser = torch.optim.AdamW(codec.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=1e-4)
+    trained = [p for p in codec.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.98), weight_decay=1e-4)
     begin, step, running = time.monotonic(), 0, None
     while (spent := (time.monotonic() - begin) / 60) < minutes:
         optimiser.param_groups[0]["lr"] = rate * min(1, (step + 1) / 50) * max(0.02, 1 - spent / minutes)
         pixels = random_clips(rng, BATCH, CLIP_FRAMES, CROP).to(memory_format=torch.channels_last_3d)
         with torch.autocast("cpu", torch.bfloat16):
             mean = codec.moments(pixels)[0].float()
-            noise = torch.randn(mean.shape, generator=generator)
-            output = codec.reconstruct(mean + LATENT_NOISE * noise).float()
+            noise = LATENT_NOISE * torch.randn(mean.shape, generator=generator)
+            output = codec.reconstruct(mean + noise).float()
         power = mean.square().mean()
         loss = reconstruction_loss(output, pixels) + POWER_WEIGHT * power
         optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         psnr = -10 * torch.log10((output.detach() - pixels).square().mean() / 4).item()
         running = psnr if running is None else 0.98 * running + 0.02 * psnr
@@ -71,7 +78,8 @@ def train_codec(codec: WanVAE, minutes: float, seed: int, log: Callable[[dict], 
             log({"what": "codec", "step": step, "minutes": round(spent, 2), "loss": round(loss.item(), 4),
                  "latent_power": round(power.item(), 3), "psnr_db": round(running, 2)})
     set_layout(codec.eval(), torch.contiguous_format)
-    fold_statistics(codec, random_clips(rng, 24, 33))
+    if not decoder_only:
+        fold_statistics(codec, random_clips(rng, 24, 33))
 
 
 def set_layout(codec: WanVAE, layout: torch.memory_format) -> None:

@@ -109,6 +109,15 @@ class Average:
             self.values[name].lerp_(value, 1 - self.decay)
 
 
+def make_optimisers(model: WanTransformer, rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks, AdamW for everything else, at rates of the same step size."""
+    matrices = [p for p in model.blocks.parameters() if p.ndim == 2]
+    chosen = {id(p) for p in matrices}
+    rest = [p for p in model.parameters() if id(p) not in chosen]
+    return [torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)]
+
+
 def train_model(model: WanTransformer, pool: LatentPool, minutes: float, seed: int, log: Callable[[dict], None],
                 save: Callable[[dict[str, Tensor]], None], rate: float = 1e-3, save_minutes: float = 5) -> None:
     """Trains for `minutes` of wall time; the rate warms up, stays, and falls over the last 30 %.
@@ -116,19 +125,21 @@ def train_model(model: WanTransformer, pool: LatentPool, minutes: float, seed: i
     `save` gets the averaged weights every `save_minutes` and at the end, also after an interrupt.
     """
     generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
+    optimisers = make_optimisers(model, rate)
     average = Average(model)
     begin, step, running, saved = time.monotonic(), 0, None, 0.0
     try:
         while (spent := (time.monotonic() - begin) / 60) < minutes:
             if step % 100 == 0:
                 clips = pool.refresh()
-            optimiser.param_groups[0]["lr"] = rate * min(1, (step + 1) / 100, max(0.02, (1 - spent / minutes) / 0.3))
+            for optimiser in optimisers:
+                optimiser.param_groups[0]["lr"] = rate * min(1, (step + 1) / 100, max(0.02, (1 - spent / minutes) / 0.3))
             loss = flow_loss(model, draw_batch(pool, generator), generator)
-            optimiser.zero_grad()
+            model.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
+            for optimiser in optimisers:
+                optimiser.step()
             average.update(model)
             running = loss.item() if running is None else 0.99 * running + 0.01 * loss.item()
             step += 1

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from flowcache_core.backbones.hooks import rotate
-from flowcache_core.backbones.wan import WanConfig, WanTransformer, rope_table
+from flowcache_core.backbones.wan import WanConfig, WanTransformer, _sinusoid, rope_table
 from tests.reference import SIDE, TINY, TOKENS, Masked, block_causal, normal, tiny_wan
 
 
@@ -93,6 +93,14 @@ def test_a_time_of_one_frame_reaches_no_other_under_the_causal_mask():
     second = model(latent, torch.tensor([[900.0, 500.0, 700.0]]), text, hooks=causal)
     assert torch.equal(first[:, :, :2], second[:, :, :2])
     assert not torch.allclose(first[:, :, 2], second[:, :, 2], atol=1e-3)
+
+
+def test_times_are_embedded_cosines_first_with_a_period_of_10000():
+    frequencies = 10000.0 ** (-torch.arange(4) / 4)
+    at_0, at_250 = _sinusoid(torch.tensor([[0.0, 250.0]]), 8)[0]
+    assert at_0.tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
+    angles = 250 * frequencies
+    torch.testing.assert_close(at_250, torch.cat([angles.cos(), angles.sin()]), atol=1e-5, rtol=0)
 
 
 def test_the_fps_row_is_0_for_16_and_1_for_everything_else():
