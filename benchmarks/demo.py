@@ -53,7 +53,8 @@ def quality_row(name: str, made: Made, truth: Made) -> dict[str, Any]:
     count = len(made.videos)
     truth = Made(truth.videos[:count], truth.scores[:count], truth.share)
     values = [psnr(v, t) for v, t in zip(made.videos, truth.videos, strict=True)]
-    return {"setting": name, "clips": count, "computed_share": round(made.share, 4), "psnr_db": round(float(np.mean(values)), 2),
+    return {"setting": name, "clips": count, "computed_share": round(made.share, 4),
+            "psnr_db": round(float(np.mean(values)), 2),
             "worst_psnr_db": round(float(min(values)), 2),
             "ssim": round(float(np.mean([ssim(v, t) for v, t in zip(made.videos, truth.videos, strict=True)])), 4),
             "score": round(float(made.scores.mean()), 1), "score_change": score_difference(truth.scores, made.scores)}
@@ -85,7 +86,8 @@ def run() -> dict[str, Any]:
         made = make(bundle, request(CHUNKS, preset=name), clips if name == "fast" else clips[:FEW])
         rows.append(quality_row(name, made, truth))
         steps = max(2, round(made.share * request(1).plan.num_steps))
-        rows.append(quality_row(f"uncached, {steps} steps", make(bundle, request(CHUNKS, steps=steps), clips[:FEW]), truth))
+        fewer = make(bundle, request(CHUNKS, steps=steps), clips[:FEW])
+        rows.append(quality_row(f"uncached, {steps} steps", fewer, truth))
     for n in (2, 3):
         plain = request(CHUNKS).accelerated(POLICIES.make("every_nth", {"interval": n}), PREDICTORS.make("velocity"))
         rows.append(quality_row(f"every_nth {n}", make(bundle, plain, clips[:FEW]), truth))

@@ -10,7 +10,7 @@ from flowcache_core.metrics import psnr
 from flowcache_core.reuse import POLICIES, PREDICTORS
 
 THRESHOLDS = {"time_modulation": (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6), "patch_embedding": (0.05, 0.1, 0.2, 0.3, 0.5)}
-CHUNKS, CLIPS, BATCH = 8, 16, 8
+CHUNKS, CLIPS, BATCH = 4, 8, 8
 
 
 def settings() -> list[tuple[str, dict[str, Any], str]]:

@@ -32,8 +32,9 @@ def speed(result: dict[str, Any]) -> Rows:
 
 
 def quality(result: dict[str, Any]) -> Rows:
-    return [{"setting": r["setting"], "clips": r["clips"], "computed share": r["computed_share"], "PSNR dB ↑": r["psnr_db"],
-             "worst PSNR dB": r["worst_psnr_db"], "SSIM ↑": r["ssim"], "task score ↑": r["score"],
+    return [{"setting": r["setting"], "clips": r["clips"], "computed share": r["computed_share"],
+             "PSNR dB ↑": r["psnr_db"], "worst PSNR dB": r["worst_psnr_db"], "SSIM ↑": r["ssim"],
+             "task score ↑": r["score"],
              "change (95 % interval)": "{mean:+.1f} ({low:+.1f} to {high:+.1f})".format(**r["score_change"])}
             for r in result["quality"]]
 

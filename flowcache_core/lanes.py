@@ -40,7 +40,7 @@ class Lanes:
         for lane in decisions:
             joint = [d for other, d in decisions.items() if other.stream == lane.stream and other.item == lane.item]
             if not decisions[lane].computes and any(d.computes for d in joint):
-                decisions[lane] = replace(decisions[lane], kind=Kind.COMPUTE, 
+                decisions[lane] = replace(decisions[lane], kind=Kind.COMPUTE,
                                           reason="a chunk of the same pass computes")
         for lane, (info, seen) in wanted.items():
             self._states[lane] = self.policy.observe(self._state(lane), info, seen, decisions[lane])

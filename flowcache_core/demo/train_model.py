@@ -132,8 +132,9 @@ def train_model(model: WanTransformer, pool: LatentPool, minutes: float, seed: i
         while (spent := (time.monotonic() - begin) / 60) < minutes:
             if step % 100 == 0:
                 clips = pool.refresh()
+            factor = min(1, (step + 1) / 100, max(0.02, (1 - spent / minutes) / 0.3))
             for optimiser in optimisers:
-                optimiser.param_groups[0]["lr"] = rate * min(1, (step + 1) / 100, max(0.02, (1 - spent / minutes) / 0.3))
+                optimiser.param_groups[0]["lr"] = rate * factor
             loss = flow_loss(model, draw_batch(pool, generator), generator)
             model.zero_grad()
             loss.backward()
