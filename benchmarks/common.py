@@ -74,7 +74,8 @@ def run_batch(bundle: Bundle, wanted: RunRequest, batch: Sequence[Scene]) -> tup
 
 def decode(bundle: Bundle, latents: Tensor) -> list[np.ndarray]:
     """uint8 frames `(T, H, W, 3)` of every item."""
-    return [to_frames(bundle.codec.decode(latent.unsqueeze(0))) for latent in latents]
+    pixels = bundle.codec.decode(latents)
+    return [to_frames(item.unsqueeze(0)) for item in pixels]
 
 
 def median(values: Sequence[float]) -> float:

@@ -56,8 +56,8 @@ def hooks(result: dict[str, Any]) -> Rows:
 
 def memory(result: dict[str, Any]) -> Rows:
     return [{"chunks": r["chunks"], "KV budget (chunks)": r["kv_budget_chunks"] or "none",
-             "KV peak MB": round(r["kv_peak_bytes"] / 1e6, 2),
-             "process growth MB": round(r["process_growth_bytes"] / 1e6, 1)} for r in result["rows"]]
+             "KV peak MB": round(r["kv_peak_bytes"] / 1e6, 2), "KV peak tokens": r["kv_peak_tokens"]}
+            for r in result["rows"]]
 
 
 def sweep(result: dict[str, Any]) -> Rows:

@@ -5,6 +5,7 @@ kept apart.
 """
 
 import json
+import math
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -82,7 +83,19 @@ class Trace:
                 "passes": [asdict(p) for p in self.passes]}
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(self.to_json(), indent=None, separators=(",", ":")) + "\n")
+        """Writes the JSON form, whole or not at all."""
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(json.dumps(_finite(self.to_json()), allow_nan=False, separators=(",", ":")) + "\n")
+        partial.replace(path)
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinities as None, since JSON has no word for them."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def load_trace(path: Path) -> Trace:

@@ -19,7 +19,7 @@ def test_tables_of_readme_and_docs_are_those_of_the_raw_results(tables, capsys):
 
 
 def test_a_changed_figure_makes_a_page_stale(tables):
-    row = {"chunks": 8, "kv_budget_chunks": 4, "kv_peak_bytes": 1e6, "process_growth_bytes": 2e6}
+    row = {"chunks": 8, "kv_budget_chunks": 4, "kv_peak_bytes": 1e6, "kv_peak_tokens": 432}
     results = {"memory": {"rows": [row]}}
     page = tables.rewritten("<!-- table memory -->\n<!-- end -->", results)
     assert "1.00" in page and page == tables.rewritten(page, results)

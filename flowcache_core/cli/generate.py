@@ -1,9 +1,11 @@
 """`generate`: one video from one prompt (or a prompt per chunk), with any policy and KV window."""
 
 import argparse
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from ..trace import Trace
 from .arguments import add_plan_options, add_reuse_options, add_run_options, build_request
 
 
@@ -27,4 +29,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     summary = made.trace.summary()
     print(f"{len(request.plan.chunks)} chunks in {summary['seconds']:.1f} s; computed {summary['computed']} of "
           f"{summary['chunk_steps']} chunk steps; KV peak {summary['kv_peak_bytes'] / 1e6:.1f} MB; {made.video}")
+    print(no_effect(made.trace), end="")
     return {**summary, "video": str(made.video), "trace": str(folder / "trace.json"), "report": str(made.report)}
+
+
+def no_effect(trace: Trace) -> str:
+    """A sentence for a policy that skipped nothing, with the most frequent reason; "" where there is nothing to say."""
+    reasons = Counter(lane.reason for p in trace.passes for lane in p.lanes)
+    if trace.settings["policy"] == "off" or trace.computed_share < 1 or not reasons:
+        return ""
+    reason, count = reasons.most_common(1)[0]
+    return (f"policy {trace.settings['policy']} skipped nothing: {reason} ({count} of {sum(reasons.values())} "
+            "decisions); raise its threshold, take more steps, or choose a plan with one chunk a pass\n")

@@ -123,7 +123,7 @@ def _explained(track: Track, mover: Mover, phase: np.ndarray, lane: np.ndarray) 
         anchor = int(earlier[-1]) if len(earlier) else int(known[known >= start][0])
         frames = np.arange(start, end)
         expected = phase[anchor] + SPEEDS[mover.speed] * (frames - anchor)
-        hides = _could_hide(track, mover, frames, expected, float(lane[anchor]))
+        hides = _could_hide(track, mover, frames, expected, float(lane[anchor])) | track.touching[frames]
         steps = slice(None, None, 1 if anchor < start else -1)
         explained[start:end] = np.logical_and.accumulate(hides[steps])[steps]
     return explained

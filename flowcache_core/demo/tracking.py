@@ -26,12 +26,14 @@ HALF_COVER = 0.5        # a pixel is a mover's where the mover covers half of it
 FOREGROUND = 70         # RGB distance from the background; noise of sigma 8 has 14, the darkest palette colour 193
 SEEN_SHARE = 0.3        # with less of a shape in view, its place and shape are a guess
 SEEN_IOU = 0.35         # below this overlap a blob is no shape of the world in any placement
+TOUCHING_IOU = 0.75     # for movers that touch, whose masks may be eaten into; undamaged ones have 0.9 and more
 JUDGED_SHARE = 0.6      # a shape is judged where this much of it is in view: all four differ there
 SHAPE_IOU = 0.6         # a shape of 0.8 times the right size has 0.64
 EXPLAINED_RADIUS = RADIUS + 5   # a square's corners reach 14.6; the rest is blur
 EXTRA_AREA = 70         # pixels; a fifth of the smallest shape (the cross, 340)
 WALL_MARGIN = 2         # columns at the wall's edges that blur and jitter may take
 WALL_DISTANCE, WALL_SHARE = 60, 0.93   # RGB; half the wall's contrast. A mover before the wall takes 12 % of it
+TOUCH = 2 * RADIUS + 4   # pixels between centres; a codec with cells of 8 pixels mixes the colours of close movers
 COARSE, FINE = 12, 2    # search radii in pixels around the blob's centre, then around the best whole-pixel place
 CHUNK = 64              # frames segmented at once; bounds the memory
 
@@ -42,7 +44,8 @@ class Track:
 
     centre: `(T, 2)` x, y, NaN where not seen. visible: `(T,)` share of the shape in view there, 0 where not seen.
     shape: `(T,)` index into SHAPES, -1 for none of them, -2 where not judged. colour_error: `(T,)` RGB distance of
-    the inside from the prompted colour, NaN where not seen. free: `(T, H, W)`, False where an occluder stands.
+    the inside from the prompted colour, NaN where not judged. free: `(T, H, W)`, False where an occluder stands.
+    touching: `(T,)`, the scene's two movers touch; shape and colour are not judged then.
     """
 
     centre: np.ndarray
@@ -50,10 +53,22 @@ class Track:
     shape: np.ndarray
     colour_error: np.ndarray
     free: np.ndarray
+    touching: np.ndarray
 
     @property
     def seen(self) -> np.ndarray:
         return self.visible > 0
+
+
+@dataclass(frozen=True)
+class _Placement:
+    """Per frame, where which shape overlaps a mask best: centre `(T, 2)` (far outside where the mask is empty), share
+    of it in view, index into SHAPES, and IoU of what is in view, each `(T,)`."""
+
+    centre: np.ndarray
+    share: np.ndarray
+    shape: np.ndarray
+    score: np.ndarray
 
 
 def templates(shape: str, places: np.ndarray, half: int) -> np.ndarray:
@@ -124,11 +139,11 @@ def _square_grid(radius: float, step: float) -> np.ndarray:
     return np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
 
 
-def _place(mask: np.ndarray, free: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Of one colour's mask: centre, share in view, shape index and blob pixel per frame (see Track)."""
+def _place(mask: np.ndarray, free: np.ndarray) -> _Placement:
+    """The best placement of any shape on one colour's mask."""
     middle, found = _blob_centres(mask)
     coarse, fine, rows = _square_grid(COARSE, 2), _square_grid(FINE, 0.5), np.arange(len(mask))
-    scores, shares, places = [], [], []
+    scores, shares, centres = [], [], []
     for shape in SHAPES:   # each with its own search: a wrong shape fits best at a place that is not the centre
         iou, _ = _overlap(mask, free, middle, shape, coarse, COARSE + RADIUS + 1)
         pixels = middle + coarse[iou.argmax(1)].astype(np.int64)
@@ -136,15 +151,23 @@ def _place(mask: np.ndarray, free: np.ndarray) -> tuple[np.ndarray, ...]:
         best = iou.argmax(1)
         scores.append(iou[rows, best])
         shares.append(share[rows, best])
-        places.append(pixels + 0.5 + fine[best])
+        centres.append(pixels + 0.5 + fine[best])
     winner = np.argmax(scores, axis=0)
-    score, share = np.array(scores)[winner, rows], np.array(shares)[winner, rows]
-    seen = found & (share >= SEEN_SHARE) & (score >= SEEN_IOU)
-    centre = np.array(places)[winner, rows]
-    judged = np.where(score >= SHAPE_IOU, winner, -1)
-    shape_index = np.where(seen & (share >= JUDGED_SHARE), judged, -2)
-    blob = np.where(found[:, None], centre, -SIZE)
-    return np.where(seen[:, None], centre, np.nan), np.where(seen, share, 0.0), shape_index, blob
+    share = np.where(found, np.array(shares)[winner, rows], 0.0)
+    centre = np.where(found[:, None], np.array(centres)[winner, rows], -SIZE)
+    return _Placement(centre, share, winner, np.array(scores)[winner, rows])
+
+
+def _touching(placements: list[_Placement]) -> tuple[np.ndarray, np.ndarray]:
+    """`(T,)` bool: the two movers touch; and their ways `(movers, T, 2)`, which bridge doubtful frames."""
+    times = np.arange(len(placements[0].share))
+    ways = np.full((len(placements), len(times), 2), -float(SIZE))
+    for way, placement in zip(ways, placements, strict=True):
+        sure = (placement.share >= SEEN_SHARE) & (placement.score >= SHAPE_IOU)
+        if sure.any():
+            way[:] = np.stack([np.interp(times, times[sure], placement.centre[sure, i]) for i in (0, 1)], axis=1)
+    near = np.linalg.norm(ways[0] - ways[-1], axis=1) < TOUCH
+    return near & (len(ways) > 1) & (ways >= 0).all(axis=(0, 2)), ways
 
 
 def _colour_error(frames: np.ndarray, mask: np.ndarray, seen: np.ndarray, colour: str) -> np.ndarray:
@@ -164,25 +187,42 @@ def _grown(masks: np.ndarray) -> np.ndarray:
     return np.stack([cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0 for mask in masks])
 
 
+def _beyond(centres: np.ndarray) -> np.ndarray:
+    """`(T, H, W)` bool: further from the centre than a mover reaches."""
+    y, x = np.mgrid[:SIZE, :SIZE] + 0.5
+    return np.hypot(x - centres[:, 0, None, None], y - centres[:, 1, None, None]) > EXPLAINED_RADIUS
+
+
 def track(frames: np.ndarray, scene: Scene) -> tuple[tuple[Track, ...], np.ndarray]:
     """A track for each mover of the scene, and `(T,)` bool: the frame shows nothing else, and the wall if any."""
-    labels, foreground = segment(frames)
-    free, stray = np.ones(labels.shape, bool), foreground
-    y, x = np.mgrid[:SIZE, :SIZE]
-    tracks, standing = [], np.ones(len(frames), bool)
+    labels, stray = segment(frames)
+    free, standing = np.ones(labels.shape, bool), np.ones(len(frames), bool)
     if scene.wall:
         standing = wall_standing(frames)
         free[:, :, WALL_SPAN[0] - 1:WALL_SPAN[1] + 1] = False
-        stray = stray & free
-        stray[:, :, [WALL_SPAN[0] - 2, WALL_SPAN[1] + 1]] = False   # the wall's blurred edge
+        stray[:, :, WALL_SPAN[0] - WALL_MARGIN:WALL_SPAN[1] + WALL_MARGIN] = False
+    masks, spaces, placements = [], [], []
     for mover in scene.movers:
-        mask = (labels == list(COLOURS).index(mover.colour)) & free
-        centre, visible, shape, blob = _place(mask, free)
-        error = _colour_error(frames, mask, visible > 0, mover.colour)
-        tracks.append(Track(centre, visible, shape, error, free))
-        stray = stray & (np.hypot(x - blob[:, 0, None, None], y - blob[:, 1, None, None]) > EXPLAINED_RADIUS)
-        free = free & ~_grown(mask)
+        masks.append((labels == list(COLOURS).index(mover.colour)) & free)
+        spaces.append(free)
+        placements.append(_place(masks[-1], free))
+        free = free & ~_grown(masks[-1])
+    touching, ways = _touching(placements)
+    tracks = []
+    for mover, mask, space, placement, way in zip(scene.movers, masks, spaces, placements, ways, strict=True):
+        stray &= _beyond(placement.centre) & (_beyond(way) | ~touching[:, None, None])
+        tracks.append(_track(frames, mover, mask, space, placement, touching))
     return tuple(tracks), standing & (stray.sum(axis=(1, 2)) < EXTRA_AREA)
+
+
+def _track(frames: np.ndarray, mover: Mover, mask: np.ndarray, free: np.ndarray, found: _Placement,
+           touching: np.ndarray) -> Track:
+    seen = (found.share >= SEEN_SHARE) & (found.score >= np.where(touching, TOUCHING_IOU, SEEN_IOU))
+    judged = seen & (found.share >= JUDGED_SHARE) & ~touching
+    shape = np.where(judged, np.where(found.score >= SHAPE_IOU, found.shape, -1), -2)
+    error = _colour_error(frames, mask, seen & ~touching, mover.colour)
+    centre = np.where(seen[:, None], found.centre, np.nan)
+    return Track(centre, np.where(seen, found.share, 0.0), shape, error, free, touching)
 
 
 def share_in_view(seen_by: Track, mover: Mover, frames: np.ndarray, centres: np.ndarray) -> np.ndarray:

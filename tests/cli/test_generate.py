@@ -56,6 +56,12 @@ def test_every_plan_runs_and_can_be_drawn(tiny_model, tmp_path, capsys, plan):
     assert main(["generate", "--model", str(tiny_model), *words, "--out", str(tmp_path / plan)]) == 0
 
 
+def test_a_policy_that_skips_nothing_says_so(tiny_model, tmp_path, capsys):
+    words = ["generate", "--model", str(tiny_model), *QUICK, "--threshold", "0.1", "--out", str(tmp_path)]
+    assert main(words) == 0
+    assert "policy flowcache skipped nothing: warm-up" in capsys.readouterr().out
+
+
 def test_demo_prints_its_fields(tiny_model, tmp_path, capsys):
     assert main(["demo", "--model", str(tiny_model), "--steps", "8", "--chunks", "2", "--out", str(tmp_path)]) == 0
     result = last_line(capsys)
