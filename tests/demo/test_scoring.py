@@ -45,7 +45,6 @@ def test_ground_truth_of_other_lengths(frames):
     assert mean_total([(s, render(s, random_starts(s, rng), frames)) for s in scenes]) >= 98
 
 
-@pytest.mark.xfail(strict=True, reason="92 after 35 minutes of training; 97 is what the codec has to reach")
 def test_ground_truth_through_the_codec(clips):
     codec, passed = load_codec(), []
     for scene, frames in clips[:6]:
