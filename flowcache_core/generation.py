@@ -6,13 +6,13 @@ nothing hangs on the model. What it decides and measures is in its `trace`.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from .backbones.backbone import Backbone
-from .kv import KVShape, KVStore, Residency, capacity
+from .kv import KVShape, KVStore, Residency, capacity, chunk_tokens
 from .lanes import Lane, Lanes
 from .latent_video import LatentVideo
 from .pass_hooks import PassHooks, RowKey
@@ -33,6 +33,22 @@ class Progress:
     total: int
     last: Pass
     decisions: dict[Lane, Decision]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a pass cost: see `PassRecord`."""
+
+    seconds: float = 0.0
+    hook_seconds: float = 0.0
+    compress_seconds: float = 0.0
+    calls: int = 0
+    keys: int = 0
+
+    def plus(self, hooks: PassHooks) -> "Cost":
+        return Cost(self.seconds, self.hook_seconds + hooks.watch.hooks,
+                    self.compress_seconds + hooks.compress_seconds, self.calls + hooks.computed_rows,
+                    max(self.keys, hooks.keys_seen))
 
 
 class Generation:
@@ -64,9 +80,10 @@ class Generation:
         sizes, s = self.backbone.sizes, self.settings
         dtype = s.kv_dtype or self.backbone.dtype
         shape = KVShape(sizes.layers, len(self.streams), s.items, sizes.heads, sizes.head_dim, dtype.itemsize)
-        room = capacity(self.plan, s.budget, self._tokens, shape)
-        chunk_tokens = max(c.frames for c in self.plan.chunks) * self._tokens
-        self._residency = Residency(self.plan, s.budget, self._tokens, s.budget.tokens(chunk_tokens, shape))
+        chunk = chunk_tokens(self.plan, self._tokens)
+        group = s.compression.group(self._tokens, chunk) if s.compression else None
+        room = capacity(self.plan, s.budget, self._tokens, shape, group)
+        self._residency = Residency(self.plan, s.budget, self._tokens, s.budget.tokens(chunk, shape), group)
         self._store = KVStore(shape, self.streams, room, dtype, self.backbone.device) if room else None
 
     def run(self, on_progress: Callable[[Progress], None] | None = None,
@@ -121,24 +138,27 @@ class Generation:
         begin = time.perf_counter()
         self._make_room(number, p)
         watch = time.perf_counter()
-        decisions = self._decide(p) if p.kind == "denoise" else {}
-        hook_seconds, calls = time.perf_counter() - watch, 0
+        decisions = self._decide(number, p) if p.kind == "denoise" else {}
+        cost = Cost(hook_seconds=time.perf_counter() - watch)
         velocities: dict[str, list[Tensor]] = {stream: [] for stream in self.streams}
         for rows in self._row_groups():
-            hooks = PassHooks(self.plan, p, rows, decisions, self._lanes, self._store, self.backbone.sizes.layers)
+            hooks = PassHooks(self.plan, p, rows, decisions, self._lanes, self._store, self.backbone.sizes.layers,
+                              self.settings.compression)
             velocity = self._call(p, rows, hooks)
-            hook_seconds += hooks.watch.hooks
-            calls += hooks.computed_rows
+            cost = cost.plus(hooks)
             for (stream, _), value in zip(rows, velocity, strict=True):
                 velocities[stream].append(value)
         if p.kind == "denoise":
             self.video.step(p, {stream: torch.stack(values) for stream, values in velocities.items()})
-        self._record(number, p, decisions, (time.perf_counter() - begin, hook_seconds, calls))
+        self._record(number, p, decisions, replace(cost, seconds=time.perf_counter() - begin))
         return decisions
 
     def _make_room(self, number: int, p: Pass) -> None:
         before = set(self._residency.resident)
-        self._release(self._residency.admit(p, number))
+        room = self._residency.admit(p, number)
+        self._release(room.evicted)
+        if room.keep:
+            self._store.fold(room.folded, room.keep)
         for chunk in p.writes:
             if chunk not in before:
                 span = self.plan.chunks[chunk]
@@ -154,18 +174,19 @@ class Generation:
         text = torch.stack([self._texts[stream][p.chunks[0]][item] for stream, item in rows])
         return self.backbone(latent[[item for _, item in rows]], timestep, text, self.plan.frame_index(p), hooks)
 
-    def _decide(self, p: Pass) -> dict[Lane, Decision]:
-        infos = []
+    def _decide(self, number: int, p: Pass) -> dict[Lane, Decision]:
+        infos, edge = [], number in (0, len(self.plan.rows) - 1)
         for chunk, step in zip(p.chunks, p.steps, strict=True):
             sigmas = self.video.table(chunk).sigmas
             infos += [StepInfo(chunk, len(self.plan.chunks), step, self.plan.steps_of(chunk), stream, item,
-                               sigmas[step], sigmas[step + 1], p.must_compute)
+                               sigmas[step], sigmas[step + 1], p.must_compute, edge)
                       for stream in self.streams for item in range(self.settings.items)]
         return self._lanes.decide(infos, self._signals.of(p))
 
-    def _record(self, number: int, p: Pass, decisions: dict[Lane, Decision], cost: tuple[float, float, int]) -> None:
+    def _record(self, number: int, p: Pass, decisions: dict[Lane, Decision], cost: Cost) -> None:
         steps = dict(zip(p.chunks, p.steps, strict=False))
         lanes = tuple(LaneRecord(lane.chunk, steps[lane.chunk], lane.stream, lane.item, d.kind.value, d.reason,
                                  d.distance, d.value, d.limit) for lane, d in decisions.items())
         held = (self._store.tokens, self._store.resident_bytes) if self._store else (0, 0)
-        self.trace.passes.append(PassRecord(number, p.kind, p.chunks, p.steps, *cost, *held, lanes))
+        self.trace.passes.append(PassRecord(number, p.kind, p.chunks, p.steps, cost.seconds, cost.hook_seconds,
+                                            cost.calls, *held, lanes, cost.keys, cost.compress_seconds))

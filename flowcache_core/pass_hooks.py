@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .backbones.hooks import Attend, BlockInput, Call, Run
-from .kv.store import KVStore
+from .kv import Cached, Compression, KVStore, chunk_tokens
 from .lanes import Lane, Lanes
 from .plan.chunk_plan import ChunkPlan, Pass
 from .reuse.contract import Decision
@@ -53,9 +53,11 @@ class PassHooks:
     lanes: Lanes
     store: KVStore | None
     layers: int
+    compression: Compression | None = None
 
     def __post_init__(self) -> None:
         self.watch = Stopwatch()
+        self.compress_seconds, self.keys_seen = 0.0, 0
         self._skipped = [n for n, row in enumerate(self.rows) if not self._computes(row)]
         self._computed = [n for n in range(len(self.rows)) if n not in self._skipped]
         self._hidden_in: Tensor | None = None
@@ -117,6 +119,8 @@ class PassHooks:
     def _attend_stream(self, layer: int, stream: str, items: list[int], q: Tensor, k: Tensor, v: Tensor,
                        attend: Attend) -> Tensor:
         whole = len(items) == sum(row[0] == stream for row in self.rows)
+        if self.store.is_pending(layer, stream):
+            self._compress(layer, stream, q)
         chosen = None if whole else torch.tensor(items, device=k.device)
         own, begin = (), 0
         for chunk, frames in zip(self.p.chunks, self._frames, strict=True):
@@ -126,14 +130,26 @@ class PassHooks:
                 own = (*own, chunk)
             begin = tokens.stop
         stored_all = len(own) == len(self.p.chunks)
-        past = [c for c in self.p.reads if c in self.store.chunks]
-        keys, values = self.store.read(layer, stream, [*past, *own] if stored_all else past)
+        keys, values = self.store.read(layer, stream, [*self.p.reads, *own] if stored_all else self.p.reads)
         if chosen is not None:
             keys, values = keys[chosen], values[chosen]
         keys, values = keys.to(k.dtype), values.to(v.dtype)
         if not stored_all:
             keys, values = torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)
+        self.keys_seen = max(self.keys_seen, keys.shape[2])
         return attend(q, keys, values)
+
+    def _compress(self, layer: int, stream: str, q: Tensor) -> None:
+        begin = time.perf_counter()
+        keep, per_frame = self.store.layout.folded.tokens, self._tokens_per_frame
+        ordered = not self.compression.released_order
+
+        def choose(keys: Tensor, values: Tensor, positions: Tensor) -> Tensor:
+            cached = Cached(keys, values, positions if ordered else None, per_frame, chunk_tokens(self.plan, per_frame))
+            return self.compression.choose(q, cached, keep)
+
+        self.store.settle(layer, stream, choose)
+        self.compress_seconds += time.perf_counter() - begin
 
     def output(self, velocity: Tensor) -> Tensor:
         with self.watch:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .kv import KVBudget
+from .kv import Compression, KVBudget
 from .plan.chunk_plan import ChunkPlan
 from .reuse.contract import ReusePolicy
 from .reuse.policies.off import Off
@@ -25,7 +25,8 @@ Texts = Mapping[str, Sequence[Tensor]]   # embedded prompts of every chunk, by s
 class RunSettings:
     """What a run is asked for. height, width: of the latent; items: batch size; first_table: levels of chunk 0 where
     it takes other steps; context_timestep: what commit and prefix passes tell the network; kv_dtype: None is the
-    model's; batch_streams: cond and uncond in one call or in one each."""
+    model's; batch_streams: cond and uncond in one call or in one each; compression: how finished chunks are folded
+    where the budget asks for room (None: the oldest leave)."""
 
     table: SigmaTable
     height: int
@@ -37,6 +38,7 @@ class RunSettings:
     policy: ReusePolicy = field(default_factory=Off)
     predictor: Predictor = field(default_factory=Velocity)
     budget: KVBudget = field(default_factory=KVBudget)
+    compression: Compression | None = None
     noise_rule: NoiseRule = field(default_factory=PerChunk)
     first_table: SigmaTable | None = None
     context_timestep: float = 0.0
@@ -60,6 +62,7 @@ class RunSettings:
                 "policy_settings": self.policy.settings(), "predictor": self.predictor.name,
                 "budget": None if self.budget.amount is None else f"{self.budget.amount:g} {self.budget.unit}",
                 "sink_chunks": self.budget.sink_chunks, "recent_chunks": self.budget.recent_chunks,
+                "scorer": self.compression.scorer.name if self.compression else None,
                 "noise_rule": self.noise_rule.name}
 
 
@@ -104,3 +107,7 @@ def check_plan(plan: ChunkPlan, settings: RunSettings) -> None:
     blended = next((p.kind for p in plan.passes() if p.kind in ("near_clean", "recache")), None)
     if blended is not None:
         raise ValueError(f"plan with a {blended} pass: this run has no blend for it; build the plan without")
+    if settings.compression is not None and any(
+            p.reads != tuple(range(p.chunks[0])) for p in plan.passes() if p.kind != "near_clean"):
+        raise ValueError("KV compression with a plan whose chunks see only a part of the past: folded tokens have no "
+                         "chunk; use the budget's sink and recent chunks instead of the plan's history")

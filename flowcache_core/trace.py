@@ -32,7 +32,9 @@ class LaneRecord:
 @dataclass(frozen=True)
 class PassRecord:
     """One pass. seconds: wall time with its solver steps; hook_seconds: the part spent in our own code; calls: forwards
-    of the network (a row of a batch counts as one); kv_tokens: resident per layer and stream; kv_bytes: of all."""
+    of the network (a row of a batch counts as one); kv_tokens: resident per layer and stream; kv_bytes: of all;
+    keys: that the pass's tokens looked at, their own included (0: nothing was forwarded, or nothing is cached);
+    compress_seconds: the part of hook_seconds that chose which tokens stay."""
 
     row: int
     kind: str
@@ -44,6 +46,8 @@ class PassRecord:
     kv_tokens: int
     kv_bytes: int
     lanes: tuple[LaneRecord, ...] = ()
+    keys: int = 0
+    compress_seconds: float = 0.0
 
 
 @dataclass
@@ -75,6 +79,7 @@ class Trace:
         return {"chunk_steps": sum(counts.values()), "computed": counts["compute"], "reused": counts["reuse"],
                 "computed_share": round(self.computed_share, 4), "model_calls": sum(p.calls for p in self.passes),
                 "seconds": round(self.seconds, 3), "hook_seconds": round(sum(p.hook_seconds for p in self.passes), 4),
+                "compress_seconds": round(sum(p.compress_seconds for p in self.passes), 4),
                 "kv_peak_bytes": self.kv_peak_bytes,
                 "kv_peak_tokens": max((p.kv_tokens for p in self.passes), default=0)}
 

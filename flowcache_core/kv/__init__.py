@@ -1,6 +1,12 @@
 """Which past tokens stay, where, in what precision?"""
 
-from .budget import KVBudget, KVShape, Residency, capacity, least_tokens
-from .store import KVStore, Slot
+from . import scorers  # noqa: F401  (registers them)
+from .budget import KVBudget, KVShape, chunk_tokens
+from .compression import Compression
+from .layout import Layout, Slot
+from .residency import Residency, Room, capacity, least_tokens
+from .scoring import SCORERS, Cached, Scorer
+from .store import KVStore
 
-__all__ = ["KVBudget", "KVShape", "KVStore", "Residency", "Slot", "capacity", "least_tokens"]
+__all__ = ["SCORERS", "Cached", "Compression", "KVBudget", "KVShape", "KVStore", "Layout", "Residency", "Room",
+           "Scorer", "Slot", "capacity", "chunk_tokens", "least_tokens"]

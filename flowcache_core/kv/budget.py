@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from ..plan.chunk_plan import ChunkPlan, Pass
+from ..plan.chunk_plan import ChunkPlan
 
 Unit = Literal["tokens", "chunks", "MB", "GB"]
 UNIT_BYTES = {"MB": 10**6, "GB": 10**9}
@@ -59,82 +59,6 @@ class KVBudget:
         return int(self.amount * UNIT_BYTES[self.unit] // shape.bytes_per_token)
 
 
-class Residency:
-    """Which chunks live in the cache, pass by pass: the bookkeeping of a run, in ints.
-
-    `admit(p)` says what a pass evicts. A chunk leaves when no later pass reads or writes it, or when room is needed:
-    then the oldest finished chunk goes that is neither sink nor recent.
-    """
-
-    def __init__(self, plan: ChunkPlan, budget: KVBudget, tokens_per_frame: int, limit: int | None) -> None:
-        self._sizes = [c.frames * tokens_per_frame for c in plan.chunks]
-        self._budget, self._limit = budget, limit
-        self._last_use = plan.last_use()
-        self._last_write = {c: number for number, row in enumerate(plan.rows) for p in row for c in p.writes}
-        self.resident: list[int] = []
-
-    @property
-    def tokens(self) -> int:
-        return sum(self._sizes[c] for c in self.resident)
-
-    def expire(self, row: int) -> tuple[int, ...]:
-        """Chunks that no pass from `row` on needs."""
-        gone = tuple(c for c in self.resident if self._last_use[c] < row)
-        self.resident = [c for c in self.resident if c not in gone]
-        return gone
-
-    def admit(self, p: Pass, row: int) -> tuple[int, ...]:
-        """Makes room for what `p` writes; returns the chunks that leave. Raises ValueError where nothing may."""
-        landing = [c for c in p.writes if c not in self.resident]
-        evicted: list[int] = []
-        need = sum(self._sizes[c] for c in landing)
-        while self._limit is not None and self.tokens + need > self._limit:
-            loose = self._loose(p, row)
-            if not loose:
-                raise ValueError(f"KV budget of {self._limit} tokens: row {row} of the plan needs "
-                                 f"{self.tokens + need} (chunks in flight, pinned chunks and the one that lands)")
-            self.resident.remove(loose[0])
-            evicted.append(loose[0])
-        self.resident = sorted([*self.resident, *landing])
-        return tuple(evicted)
-
-    def _loose(self, p: Pass, row: int) -> list[int]:
-        """Finished chunks that may leave, oldest first."""
-        finished = [c for c in self.resident if self._last_write[c] < row and c not in p.chunks and c not in p.writes]
-        newest = finished[len(finished) - self._budget.recent_chunks:] if self._budget.recent_chunks else []
-        return [c for c in finished if c >= self._budget.sink_chunks and c not in newest]
-
-
-def _peak(plan: ChunkPlan, budget: KVBudget, tokens_per_frame: int, limit: int | None) -> int:
-    residency, peak = Residency(plan, budget, tokens_per_frame, limit), 0
-    for number, row in enumerate(plan.rows):
-        residency.expire(number)
-        for p in row:
-            residency.admit(p, number)
-            peak = max(peak, residency.tokens)
-    return peak
-
-
-def least_tokens(plan: ChunkPlan, budget: KVBudget, tokens_per_frame: int) -> int:
-    """The least budget with which the plan can run, in tokens per layer and stream."""
-    low, high = 0, _peak(plan, budget, tokens_per_frame, None)
-    while low < high:
-        middle = (low + high) // 2
-        try:
-            _peak(plan, budget, tokens_per_frame, middle)
-            high = middle
-        except ValueError:
-            low = middle + 1
-    return low
-
-
-def capacity(plan: ChunkPlan, budget: KVBudget, tokens_per_frame: int, shape: KVShape) -> int:
-    """Tokens per layer and stream that the run will hold at most. Raises ValueError for a budget the plan cannot
-    keep, naming the least possible one."""
-    chunk_tokens = max(c.frames for c in plan.chunks) * tokens_per_frame
-    limit = budget.tokens(chunk_tokens, shape)
-    least = least_tokens(plan, budget, tokens_per_frame) if limit is not None else 0
-    if limit is not None and limit < least:
-        raise ValueError(f"KV budget of {budget.amount} {budget.unit} ({limit} tokens per layer and stream): this plan "
-                         f"needs at least {least} tokens ({least / chunk_tokens:.2f} chunks)")
-    return _peak(plan, budget, tokens_per_frame, limit)
+def chunk_tokens(plan: ChunkPlan, tokens_per_frame: int) -> int:
+    """Tokens of the plan's largest chunk."""
+    return max(chunk.frames for chunk in plan.chunks) * tokens_per_frame

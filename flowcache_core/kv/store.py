@@ -1,26 +1,22 @@
 """Where keys and values of the past live: one preallocated buffer per layer and stream, divided into chunk slots.
 
 Keys are stored after rotation, so a token never needs its position again; positions are kept all the same, so that
-reads come in ascending order and a later compression knows what it drops. The store decides nothing: `Residency`
-says which chunks leave.
+reads come in ascending order and a compression knows which tokens are neighbours. The store decides nothing:
+`Residency` says which chunks leave or are folded, a `Compression` which tokens of those stay.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from .budget import KVShape
+from .layout import Fold, Layout, Span, joined
+from .select import gather_tokens
 
-
-@dataclass(frozen=True)
-class Slot:
-    """Tokens `start .. start + length - 1` of every buffer hold `chunk`; `position` is its first token in the video."""
-
-    start: int
-    length: int
-    position: int
+Place = tuple[int, str]   # layer, stream
+Choose = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""`choose(keys, values, positions) -> (items, heads, keep)` indices of the tokens that stay."""
 
 
 class KVStore:
@@ -29,22 +25,23 @@ class KVStore:
     def __init__(self, shape: KVShape, streams: Sequence[str], capacity: int, dtype: torch.dtype,
                  device: torch.device | str) -> None:
         size = (shape.items, shape.heads, capacity, shape.head_dim)
-        self.capacity, self.streams = capacity, tuple(streams)
+        self.capacity, self.streams, self.layout = capacity, tuple(streams), Layout(capacity)
         self._keys = {(layer, s): torch.empty(size, dtype=dtype, device=device)
                       for layer in range(shape.layers) for s in self.streams}
         self._values = {place: torch.empty_like(keys) for place, keys in self._keys.items()}
-        self._slots: dict[int, Slot] = {}
+        self._positions: dict[Place, Tensor] = {}
+        self._pending: dict[Place, Fold] = {}
         self._written: set[tuple[int, str, int]] = set()
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """Resident chunks, ascending."""
-        return tuple(sorted(self._slots))
+        """Chunks with a slot of their own, ascending."""
+        return tuple(sorted(self.layout.slots))
 
     @property
     def tokens(self) -> int:
         """Resident tokens per layer and stream."""
-        return sum(slot.length for slot in self._slots.values())
+        return self.layout.tokens
 
     @property
     def allocated_bytes(self) -> int:
@@ -56,84 +53,114 @@ class KVStore:
         return self.allocated_bytes * self.tokens // self.capacity if self.capacity else 0
 
     def reserve(self, chunk: int, tokens: int, position: int) -> None:
-        """Gives `chunk` the first gap that holds `tokens`. Raises ValueError for a second slot, or where none fits."""
-        if chunk in self._slots:
-            raise ValueError(f"chunk {chunk}: it has a slot in the KV store already")
-        start = 0
-        for slot in sorted(self._slots.values(), key=lambda s: s.start):
-            if slot.start - start >= tokens:
-                break
-            start = slot.start + slot.length
-        if start + tokens > self.capacity:
-            raise ValueError(f"chunk {chunk}: no room for {tokens} tokens in a KV store of {self.capacity}, "
-                             f"{self.tokens} of them taken")
-        self._slots[chunk] = Slot(start, tokens, position)
-
-    def _slot(self, chunk: int) -> Slot:
-        if chunk not in self._slots:
-            raise ValueError(f"chunk {chunk}: it has no slot in the KV store, which holds {self.chunks}")
-        return self._slots[chunk]
+        """Gives `chunk` room. Raises ValueError for a second slot, or where there is too little."""
+        self.layout.reserve(chunk, tokens, position)
 
     def release(self, chunk: int) -> None:
         """Frees the chunk's slot in every layer and stream."""
-        self._slot(chunk)
-        del self._slots[chunk]
-        self._written = {place for place in self._written if place[2] != chunk}
+        self.layout.release(chunk)
+        self._forget([chunk])
+
+    def _forget(self, chunks: Sequence[int]) -> None:
+        self._written = {place for place in self._written if place[2] not in chunks}
+
+    def fold(self, chunks: Sequence[int], keep: int) -> None:
+        """Announces a compression: every layer and stream must `settle` it before it is read or written again."""
+        if self._pending:
+            raise RuntimeError(f"a compression is not settled in {sorted(self._pending)}")
+        event = self.layout.fold(chunks, keep)
+        self._pending = dict.fromkeys(self._keys, event)
+        self._forget(chunks)
+
+    def is_pending(self, layer: int, stream: str) -> bool:
+        return (layer, stream) in self._pending
+
+    def settle(self, layer: int, stream: str, choose: Choose) -> None:
+        """Carries out the announced compression in one layer and stream."""
+        place = (layer, stream)
+        event = self._pending.pop(place)
+        keys, values = (self._gather(buffer[place], joined(event.old)) for buffer in (self._keys, self._values))
+        positions = self._event_positions(place, event)
+        index = choose(keys, values, positions)
+        if tuple(index.shape) != (*keys.shape[:2], event.keep):
+            raise ValueError(f"a choice of {tuple(index.shape)} tokens: expected {(*keys.shape[:2], event.keep)}")
+        for buffer, old in ((self._keys, keys), (self._values, values)):
+            begin = 0
+            for start, stop in event.new:
+                buffer[place][:, :, start:stop] = gather_tokens(old, index[..., begin:begin + stop - start])
+                begin += stop - start
+        self._positions[place] = positions.gather(-1, index)
+
+    def _event_positions(self, place: Place, event: Fold) -> Tensor:
+        items, heads = self._keys[place].shape[:2]
+        parts = [self._positions[place]] if event.folded else []
+        for _, position, tokens in event.chunks:
+            run = torch.arange(position, position + tokens, dtype=torch.int32, device=self._keys[place].device)
+            parts.append(run.expand(items, heads, -1))
+        return torch.cat(parts, dim=-1).long()
+
+    def _check_settled(self, layer: int, stream: str) -> None:
+        if self.is_pending(layer, stream):
+            raise RuntimeError(f"layer {layer}, {stream}: a compression is announced and not settled")
 
     def write(self, layer: int, stream: str, chunk: int, keys: Tensor, values: Tensor,
               items: Tensor | None = None) -> None:
         """Stores `(items, heads, tokens, head_dim)` of a resident chunk; `items` chooses batch items."""
-        slot = self._slot(chunk)
-        if keys.shape[2] != slot.length:
-            raise ValueError(f"chunk {chunk}: {keys.shape[2]} keys for a slot of {slot.length} tokens")
-        where = slice(slot.start, slot.start + slot.length)
+        slot = self.layout.slot(chunk)
+        if keys.shape[2] != slot.tokens:
+            raise ValueError(f"chunk {chunk}: {keys.shape[2]} keys for a slot of {slot.tokens} tokens")
+        self._check_settled(layer, stream)
         for buffer, new in ((self._keys, keys), (self._values, values)):
-            target = buffer[layer, stream][:, :, where]
-            if items is None:
-                target.copy_(new)
-            else:
-                target[items] = new.to(target.dtype)
+            begin = 0
+            for start, stop in slot.spans:
+                target, part = buffer[layer, stream][:, :, start:stop], new[:, :, begin:begin + stop - start]
+                if items is None:
+                    target.copy_(part)
+                else:
+                    target[items] = part.to(target.dtype)
+                begin += stop - start
         self._written.add((layer, stream, chunk))
 
     def read(self, layer: int, stream: str, chunks: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Keys and values of the written ones of `chunks`, in ascending position; views where slots are adjacent."""
-        slots = [self._slots[c] for c in sorted(chunks) if (layer, stream, c) in self._written]
-        spans: list[list[int]] = []
-        for slot in slots:
-            if spans and spans[-1][1] == slot.start:
-                spans[-1][1] += slot.length
-            else:
-                spans.append([slot.start, slot.start + slot.length])
+        """Keys and values of the written ones of `chunks`, in ascending position; views where slots are adjacent.
+
+        Folded chunks are read together: all their tokens that are left, if any of them is asked for.
+        """
+        self._check_settled(layer, stream)
+        slots = [self.layout.slots[c] for c in chunks if (layer, stream, c) in self._written]
+        if not self.layout.folded_chunks.isdisjoint(chunks):
+            slots.append(self.layout.folded)
+        spans = joined(span for slot in sorted(slots, key=lambda slot: slot.position) for span in slot.spans)
         return tuple(self._gather(buffer[layer, stream], spans) for buffer in (self._keys, self._values))
 
     @staticmethod
-    def _gather(buffer: Tensor, spans: list[list[int]]) -> Tensor:
+    def _gather(buffer: Tensor, spans: Sequence[Span]) -> Tensor:
         parts = [buffer[:, :, start:stop] for start, stop in spans]
         if len(parts) == 1:
             return parts[0]
         return torch.cat(parts, dim=2) if parts else buffer[:, :, :0]
 
+    def folded_positions(self, layer: int, stream: str) -> Tensor | None:
+        """Places in the video of the folded tokens, `(items, heads, n)`; None before the first compression."""
+        return self._positions.get((layer, stream))
+
     def positions(self, chunks: Sequence[int]) -> list[int]:
-        """Token positions in the video, in the order in which `read` returns them."""
-        return [p for c in sorted(chunks) if c in self._slots
-                for p in range(self._slots[c].position, self._slots[c].position + self._slots[c].length)]
+        """Places in the video of the tokens of unfolded `chunks`, in the order in which `read` returns them."""
+        slots = [self.layout.slots[c] for c in sorted(chunks) if c in self.layout.slots]
+        return [p for slot in slots for p in range(slot.position, slot.position + slot.tokens)]
 
     def close(self) -> None:
         """Drops every buffer."""
-        self._keys.clear()
-        self._values.clear()
-        self._slots.clear()
-        self._written.clear()
+        for table in (self._keys, self._values, self._positions, self._pending, self._written):
+            table.clear()
+        self.layout = Layout(0)
 
     def check_integrity(self) -> None:
         """Raises RuntimeError where the bookkeeping contradicts itself."""
-        end, places = 0, sorted(self._slots.values(), key=lambda slot: slot.start)
-        for slot in places:
-            if slot.start < end or slot.start + slot.length > self.capacity:
-                raise RuntimeError(f"KV slots overlap or leave the buffer: {places}")
-            end = slot.start + slot.length
-        ordered = self.positions(self.chunks)
-        if any(a >= b for a, b in zip(ordered[:-1], ordered[1:], strict=True)):
-            raise RuntimeError("KV positions are not ascending")
-        if any(chunk not in self._slots for _, _, chunk in self._written):
+        self.layout.check()
+        if any(chunk not in self.layout.slots for _, _, chunk in self._written):
             raise RuntimeError("keys are marked as written for a chunk that is not resident")
+        for place, positions in self._positions.items():
+            if place not in self._pending and positions.shape[-1] != self.layout.folded.tokens:
+                raise RuntimeError(f"layer {place[0]}, {place[1]}: {positions.shape[-1]} folded positions for "
+                                   f"{self.layout.folded.tokens} folded tokens")

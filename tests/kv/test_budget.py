@@ -39,7 +39,7 @@ def walk(plan, budget, limit):
     for number, row in enumerate(plan.rows):
         gone = residency.expire(number)
         for p in row:
-            gone += residency.admit(p, number)
+            gone += residency.admit(p, number).evicted
             yield number, p, gone, list(residency.resident)
             gone = ()
 

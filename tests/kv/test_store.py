@@ -41,20 +41,13 @@ operations = st.lists(st.tuples(st.sampled_from(["reserve", "reserve", "write", 
                                 st.sampled_from([None, (0,), (1,), (0, 1)]), st.sets(st.integers(0, 5))), max_size=40)
 
 
-def fits(store, tokens) -> bool:
-    free = [True] * store.capacity
-    for slot in store._slots.values():
-        free[slot.start:slot.start + slot.length] = [False] * slot.length
-    return "1" * tokens in "".join("01"[place] for place in free)
-
-
 @PROPERTY
 @given(operations)
 def test_any_sequence_of_operations_equals_a_dict_of_copies(operations):
     store, naive = new_store(), ListStore()
     for number, (operation, chunk, tokens, place, items, wanted) in enumerate(operations):
         if operation == "reserve" and chunk not in naive.sizes:
-            if fits(store, tokens):
+            if store.tokens + tokens <= store.capacity:
                 store.reserve(chunk, tokens, chunk * CHUNK)
                 naive.sizes[chunk] = tokens
             else:
@@ -164,11 +157,12 @@ def test_misuse_says_what_is_wrong(misuse, value):
     store.check_integrity()
 
 
-@pytest.mark.parametrize("damage", [{1: Slot(1, 3, 4)}, {1: Slot(10, 3, 4)}, {1: Slot(3, 3, 0)}])
+@pytest.mark.parametrize("damage", [{1: Slot(((1, 4),), 4)}, {1: Slot(((10, 13),), 4)},
+                                    {1: Slot(((3, 6),), 0)}])
 def test_damaged_bookkeeping_is_found(damage):
     store = new_store()
     fill(store, 0, 3)
-    store._slots.update(damage)
+    store.layout.slots.update(damage)
     with pytest.raises(RuntimeError, match="KV"):
         store.check_integrity()
 

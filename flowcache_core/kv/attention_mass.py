@@ -1,0 +1,58 @@
+"""What a cached token is worth: how much queries look at it, and how much it repeats what others say.
+
+Exact forms of FlowCache's two terms (arXiv 2602.10825, section 3.2) that never hold a queries x keys or keys x keys
+matrix: queries go by in tiles, and similarity to all others is similarity to their sum.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+TILE_BYTES = 32 * 2**20   # of one tile of logits; two or three such tensors live at once
+
+
+def mean_attention(q: Tensor, k: Tensor) -> Tensor:
+    """Mean over the queries of the softmax over keys: `(B, Hk, n)`, fp32, each row sums to 1.
+
+    q `(B, Hq, Lq, d)`, k `(B, Hk, n, d)`, Hq a multiple of Hk. Of the query heads that share a key head, the largest
+    logit counts.
+    """
+    b, heads, n, d = k.shape
+    group = q.shape[1] // heads
+    keys = k.float().transpose(-1, -2).unsqueeze(2) / d**0.5
+    total = torch.zeros(b, heads, n, device=k.device)
+    rows = max(1, TILE_BYTES // (4 * b * heads * group * n))
+    for tile in q.unflatten(1, (heads, group)).split(rows, dim=3):
+        logits = (tile.float() @ keys).amax(2) if group > 1 else (tile.float() @ keys).squeeze(2)
+        total += logits.softmax(-1).sum(2)
+    return total / q.shape[2]
+
+
+def pool_neighbours(values: Tensor, kernel: int, positions: Tensor | None = None) -> Tensor:
+    """Maximum over a centred window of `kernel` (odd) tokens along the last dimension.
+
+    positions `(B, H, n)`, ascending: only tokens at most `kernel // 2` apart in the video count as neighbours. None:
+    neighbours in the given order (the released behaviour).
+    """
+    reach = kernel // 2
+    if positions is None:
+        return F.max_pool1d(values, kernel, stride=1, padding=reach)
+    pooled = values.clone()
+    for shift in range(1, reach + 1):
+        near = positions[..., shift:] - positions[..., :-shift] <= reach
+        low = torch.where(near, values[..., :-shift], -torch.inf)
+        high = torch.where(near, values[..., shift:], -torch.inf)
+        pooled[..., shift:] = pooled[..., shift:].maximum(low)
+        pooled[..., :-shift] = pooled[..., :-shift].maximum(high)
+    return pooled
+
+
+def redundancy(k: Tensor) -> Tensor:
+    """Softmax over the keys of each one's mean cosine with all others: `(B, Hk, n)`, fp32; k `(B, Hk, n, d)`.
+
+    A key's cosine with itself is left out; the mean is over n.
+    """
+    unit = k.float()
+    unit = unit / (unit.norm(dim=-1, keepdim=True) + 1e-8)
+    others = (unit * (unit.sum(2, keepdim=True) - unit)).sum(-1)
+    return (others / k.shape[2]).softmax(-1)
