@@ -14,6 +14,8 @@ from torch import Tensor
 
 from ..registry import Registry, check_knobs
 
+NOT_FINITE = "the signal is not finite"   # reason of a decision; the run counts and reports it
+
 SignalKind = Literal["none", "time_modulation", "patch_embedding"]
 
 
@@ -51,7 +53,8 @@ class Decision:
 
 @dataclass(frozen=True)
 class StepInfo:
-    """Where a decision is made: one step of one lane. sigma, sigma_next: noise before and after the step."""
+    """Where a decision is made: one step of one lane. sigma, sigma_next: noise before and after the step. edge_row:
+    the step is part of the plan's first or last row."""
 
     chunk: int
     chunks: int
@@ -62,6 +65,7 @@ class StepInfo:
     sigma: float
     sigma_next: float
     must_compute: bool = False
+    edge_row: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """FlowCache's chunk-wise reuse (arXiv 2602.10825, section 3; thresholds per chunk)."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -7,10 +8,12 @@ from torch import Tensor
 
 from ...per_chunk import PerChunk, parse_per_chunk
 from ...registry import knob
-from ..contract import POLICIES, Decision, Kind, ReusePolicy, SignalKind, StepInfo
+from ..contract import NOT_FINITE, POLICIES, Decision, Kind, ReusePolicy, SignalKind, StepInfo
+from ..polynomials import TABLES
 from ..signals import relative_l1
 
 SIGNALS = ("time_modulation", "patch_embedding")
+NO_TABLE = "none"
 
 
 @dataclass(frozen=True)
@@ -34,23 +37,43 @@ class FlowCache(ReusePolicy):
                                              "number, or per chunk as in '0:0.05, 1+:0.1' or '0.05->0.15'; 0 is off")
     distance_signal: SignalKind = knob("time_modulation", None, None, "what is compared from step to step: "
                                        "time_modulation (no content) or patch_embedding (content)")
-    warmup_steps: int = knob(5, 1, 1000, "first steps of every chunk that are always computed")
+    warmup_steps: int = knob(5, 0, 1000, "first steps of every chunk that are always computed")
     last_steps: int = knob(1, 0, 1000, "last steps of every chunk that are always computed")
     max_consecutive_skips: int = knob(0, 0, 1000, "compute after this many skips in a row; 0 is no limit")
+    calibration: str = knob(NO_TABLE, None, None, "polynomial that turns the time-modulation distance into an expected "
+                            f"change: {NO_TABLE}, {', '.join(TABLES)}")
+    conformance: bool = knob(False, None, None, "decide as the authors' release does, faults included")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         threshold = parse_per_chunk(self.threshold)
         low, high = threshold.bounds()
-        if not 0 <= low <= high <= 100:
+        if not self.conformance and not 0 <= low <= high <= 100:
             raise ValueError(f"threshold {threshold}: expected values from 0 (off) to 100")
         if self.distance_signal not in SIGNALS:
             raise ValueError(f"distance_signal {self.distance_signal!r}: choose one of {', '.join(SIGNALS)}")
         object.__setattr__(self, "threshold", threshold)
+        self._check_calibration()
+
+    def _check_calibration(self) -> None:
+        if self.calibration == NO_TABLE:
+            return
+        if self.calibration not in TABLES:
+            raise ValueError(f"calibration {self.calibration!r}: choose one of {NO_TABLE}, {', '.join(TABLES)}")
+        if self.distance_signal != "time_modulation":
+            raise ValueError(f"calibration {self.calibration!r} with the signal {self.distance_signal}: the tables "
+                             "were fitted for time_modulation")
+        if not (TABLES[self.calibration].retained or self.conformance):
+            raise ValueError(f"calibration {self.calibration!r}: fitted on another signal, so offered with conformance "
+                             "only; use a table whose name ends in _ret")
 
     @property
     def signal(self) -> SignalKind:
         return self.distance_signal
+
+    @property
+    def _released_content(self) -> bool:
+        return self.conformance and self.distance_signal == "patch_embedding"
 
     def check(self, chunks: int) -> None:
         self.threshold.values(chunks)
@@ -58,14 +81,29 @@ class FlowCache(ReusePolicy):
     def new_state(self) -> Accumulated:
         return Accumulated()
 
+    def _forced(self, state: Accumulated, info: StepInfo) -> str | None:
+        """Why the step is computed without a look at the signal."""
+        if self._released_content and info.edge_row:
+            return "first or last row"
+        if info.step < self.warmup_steps or state.before is None:
+            return "warm-up"
+        return "last steps" if info.step >= info.steps - self.last_steps else None
+
+    def _change(self, distance: float) -> float:
+        if self.calibration == NO_TABLE:
+            return distance
+        table = TABLES[self.calibration]
+        return table(distance) if self.conformance else table.clamped(distance)
+
     def decide(self, state: Accumulated, info: StepInfo, signal: Tensor | None) -> Decision:
         limit = self.threshold.at(info.chunk, info.chunks)
-        if info.step < self.warmup_steps or state.before is None:
-            return Decision(Kind.COMPUTE, "warm-up", limit=limit)
-        if info.step >= info.steps - self.last_steps:
-            return Decision(Kind.COMPUTE, "last steps", limit=limit)
-        distance = relative_l1(signal, state.before)
-        total = state.total + distance
+        forced = self._forced(state, info)
+        if forced:
+            return Decision(Kind.COMPUTE, forced, limit=limit)
+        distance = relative_l1(signal, state.before, 1e-8 if self.distance_signal == "patch_embedding" else 0.0)
+        if not math.isfinite(distance):
+            return Decision(Kind.COMPUTE, NOT_FINITE, distance, limit, distance)
+        total = state.total + self._change(distance)
         if not total < limit:
             return Decision(Kind.COMPUTE, "threshold reached", total, limit, distance)
         if self.max_consecutive_skips and state.skips >= self.max_consecutive_skips:
@@ -73,6 +111,8 @@ class FlowCache(ReusePolicy):
         return Decision(Kind.REUSE, "below threshold", total, limit, distance)
 
     def observe(self, state: Accumulated, info: StepInfo, signal: Tensor | None, decision: Decision) -> Accumulated:
+        if self._released_content and (info.edge_row or state.before is None):
+            return Accumulated(signal, state.total, state.skips)
         if decision.computes:
             return Accumulated(signal)
         return Accumulated(signal, decision.value, state.skips + 1)

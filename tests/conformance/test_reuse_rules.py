@@ -1,0 +1,103 @@
+"""Both reuse rules, step for step: flags, distances and accumulators."""
+
+import math
+
+import pytest
+import torch
+
+from flowcache_core.reuse import Kind, StepInfo
+from flowcache_core.reuse.policies.flowcache import NO_TABLE, Accumulated, FlowCache
+from flowcache_core.reuse.polynomials import TABLES
+from tests.conformance.golden import cases_of, tensors_of
+
+TIME, CONTENT = cases_of("reuse_time_modulation.json"), cases_of("reuse_embedding_distance.json")
+LINEAR = "linear"   # the artificial table: the identity, which is ours without a table
+
+
+
+def fed(monkeypatch, distances):
+    """The policy measures `distances`, one a call."""
+    given = iter(distances)
+    monkeypatch.setattr("flowcache_core.reuse.policies.flowcache.relative_l1", lambda *_: next(given))
+
+
+def walk_time(case, signals):
+    table = case["coefficients_name"]
+    policy = FlowCache(str(case["threshold"]), "time_modulation", case["forced_first_steps"],
+                       case["num_steps"] - case["cutoff"], calibration=NO_TABLE if table == LINEAR else table,
+                       conformance=True)
+    state, out = policy.new_state(), []
+    for step in range(case["num_steps"]):
+        info = StepInfo(0, 1, step, case["num_steps"], "cond#0", 0, 1.0, 0.9)
+        decision = policy.decide(state, info, signals[step])
+        state = policy.observe(state, info, signals[step], decision)
+        out.append((int(decision.computes), decision.distance, state.total))
+    return out
+
+
+@pytest.mark.parametrize("case", TIME, ids=lambda case: f"{case['id']}-{case['kind']}")
+def test_time_modulation_from_distances(case, monkeypatch):
+    fed(monkeypatch, [d for d in case["d"] if d is not None])
+    found = walk_time(case, [torch.ones(1)] * case["num_steps"])
+    assert [f[0] for f in found] == case["computed"]
+    assert [f[1] for f in found] == case["d"]
+    assert [f[2] for f in found] == case["acc"]
+
+
+@pytest.mark.parametrize("case", [c for c in TIME if "exact" not in c["kind"]], ids=lambda case: case["id"])
+def test_time_modulation_from_tensors(case):
+    signals = tensors_of("reuse_time_modulation.safetensors")[case["id"] + ".e0"]
+    found = walk_time(case, signals)
+    assert [f[0] for f in found] == case["computed"]
+    for (_, distance, total), d, acc in zip(found, case["d"], case["acc"], strict=True):
+        assert d is None and distance is None or math.isclose(distance, d, rel_tol=1e-6)
+        assert math.isclose(total, acc, rel_tol=1e-4, abs_tol=4e-5)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_coefficients(name):
+    if not TIME:
+        pytest.skip("CONFORMANCE NOT CHECKED: no reference vectors")
+    for case in TIME:
+        if case["coefficients_name"] == name:
+            assert list(TABLES[name].coefficients) == case["coefficients"]
+
+
+def walk_content(case, signal_of):
+    policy = FlowCache(str(case["threshold"]), "patch_embedding", case["warmup_steps"], 0, conformance=True)
+    count, window, offset = case["num_chunks"], case["window"], case["chunk_offset"]
+    stage_rows = case["num_steps"] // window
+    states = {chunk: Accumulated() for chunk in range(count)}
+    for row, expected in enumerate(case["trace"]):
+        stage, flags, distances = offset + row // stage_rows, [], []
+        chunks = list(range(max(offset, stage - window + 1), min(count, stage + 1)))
+        assert chunks == expected["chunks"]
+        for chunk in chunks:
+            step = row - (chunk - offset) * stage_rows
+            info = StepInfo(chunk, count, step, case["num_steps"], "cond#0", 0, 1.0, 0.9,
+                            edge_row=row in (0, case["total_steps"] - 1))
+            signal = signal_of(row, chunk)
+            decision = policy.decide(states[chunk], info, signal)
+            states[chunk] = policy.observe(states[chunk], info, signal, decision)
+            flags.append(int(decision.kind is Kind.REUSE))
+            distances.append(decision.distance)
+        yield expected, flags, distances, [states[chunk].total for chunk in range(count)]
+
+
+@pytest.mark.parametrize("case", CONTENT, ids=lambda case: f"{case['id']}-{case['kind']}")
+def test_embedding_distance_from_distances(case, monkeypatch):
+    fed(monkeypatch, [d for row in case["trace"] for d in row["d"] if d is not None])
+    for expected, flags, distances, totals in walk_content(case, lambda row, chunk: torch.ones(1)):
+        assert (flags, distances, totals) == (expected["reuse"], expected["d"], expected["acc"]), expected["step"]
+
+
+@pytest.mark.parametrize("case", [c for c in CONTENT if c.get("hit_step") is None], ids=lambda case: case["id"])
+def test_embedding_distance_from_features(case):
+    features = tensors_of("reuse_embedding_distance.safetensors")[case["id"] + ".features"]
+    place = {tuple(label): n for n, label in enumerate(case["rows"])}
+    for expected, flags, distances, totals in walk_content(case, lambda row, chunk: features[place[row, chunk]]):
+        assert flags == expected["reuse"], expected["step"]
+        for found, d in zip(distances, expected["d"], strict=True):
+            assert d is None and found is None or math.isclose(found, d, rel_tol=1e-5)
+        for found, acc in zip(totals, expected["acc"], strict=True):
+            assert math.isclose(found, acc, rel_tol=1e-5, abs_tol=2e-8)

@@ -1,0 +1,65 @@
+"""The published FLOPs of FlowCache's tables, from architecture and plan alone (docs/flowcache.md)."""
+
+import pytest
+
+from flowcache_core.flops import MAGI_4_5B, SKYREELS_1_3B, Architecture, plan_flops
+from flowcache_core.plan import diffusion_forcing, pipelined
+
+PETA = 1e15
+
+SKY_FRAME, MAGI_FRAME = 2040, 2025   # tokens of a latent frame at 544x960 and at 720x720
+
+
+def skyreels(share=lambda p, row: 1.0):
+    """Both windows of 177 pixel frames at 540P, both streams, in PF; key: which kind of run."""
+    total = {"computed": 0.0, "active": 0.0, "causal": 0.0, "bidirectional": 0.0}
+    for prefix in (0, 1):
+        plan = diffusion_forcing(25, 5, 50, 5, prefix_chunks=prefix)
+        counted = plan_flops(SKYREELS_1_3B, plan, SKY_FRAME, share)
+        for name in total:
+            total[name] += 2 * getattr(counted, name) / PETA
+    return total
+
+
+@pytest.mark.parametrize(("name", "expected"), [("causal", 113.6), ("bidirectional", 165.4), ("active", 79.7)])
+def test_skyreels_without_reuse(name, expected):
+    assert skyreels()[name] == pytest.approx(expected, rel=0.005)
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(23, 36.7), (18, 28.7)])
+def test_skyreels_with_reuse(steps, expected):
+    assert skyreels(lambda p, row: float(p.steps[0] < steps))["computed"] == pytest.approx(expected, rel=0.005)
+
+
+def magi(near_clean=None, keys=None, commit=False):
+    plan = pipelined(60, 6, 64, 4, near_clean_from=near_clean, commit=commit)
+    return plan_flops(MAGI_4_5B, plan, MAGI_FRAME, keys=keys).active / PETA
+
+
+def test_magi_full_history():
+    assert magi() == pytest.approx(283.1, rel=0.005)
+
+
+def test_magi_with_near_clean_and_clean_passes():
+    """t exceeds 0.3 from step 49 of 64 on: 15 steps of 10 chunks."""
+    assert magi(near_clean=49, commit=True) == pytest.approx(311.6, rel=0.005)
+
+
+@pytest.mark.parametrize(("total", "expected"), [(5, 194.3), (6, 220.0)])
+def test_magi_with_a_budget(total, expected):
+    """Keys of chunk c at stage i, own included: c + 1 until the cache is full, then what the budget leaves."""
+    chunks, stage_rows = 10, 16
+
+    def keys(p, row):
+        stage, chunk = row // stage_rows, p.chunks[0]
+        if stage < total:
+            return chunk
+        return (total - (stage - chunk) if stage <= chunks - 1 else total + chunk - chunks + 1) - 1
+
+    assert magi(keys=keys) == pytest.approx(expected, rel=0.005)
+
+
+def test_a_forward_adds_up():
+    """Ten tokens, one layer of width 2: by hand."""
+    tiny = Architecture(layers=1, dim=2, queries=2, keys=2, linear=6 * 4 + 2 * 2 * 3, text_linear=8, text=5)
+    assert tiny.forward(10, 30) == 2 * 10 * 36 + 4 * 10 * 30 * 2 + 4 * 10 * 5 * 2 + 2 * 5 * 8
