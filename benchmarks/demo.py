@@ -16,7 +16,7 @@ from flowcache_core.metrics import psnr, ssim
 from flowcache_core.reuse import POLICIES, PREDICTORS
 
 CHUNKS, BATCH, SPEED_RUNS = 8, 8, 3
-CLIPS, FEW = 8, 8   # for the uncached run and `fast`, and for the other settings
+CLIPS, FEW = 64, 16   # for the uncached run and `fast`, and for the other settings
 PRESETS = ("quality", "balanced", "fast")
 BOOTSTRAPS = 2000
 

@@ -51,12 +51,15 @@ def skip(result: dict[str, Any]) -> Rows:
 
 
 def hooks(result: dict[str, Any]) -> Rows:
-    return [{"preset": r["preset"], "time in hooks %": r["hook_percent"]} for r in result["hooks"]]
+    return [{"preset": r["preset"], "policy bookkeeping %": r.get("bookkeeping_percent"),
+             "keys written and read %": r.get("kv_percent"), "all our code %": r["hook_percent"]}
+            for r in result["hooks"]]
 
 
 def memory(result: dict[str, Any]) -> Rows:
     return [{"chunks": r["chunks"], "KV budget (chunks)": r["kv_budget_chunks"] or "none",
-             "KV peak MB": round(r["kv_peak_bytes"] / 1e6, 2), "KV peak tokens": r["kv_peak_tokens"]}
+             "KV peak MB": round(r["kv_peak_bytes"] / 1e6, 2), "KV peak tokens": r["kv_peak_tokens"],
+             "process MB": round(r["process_bytes"] / 1e6, 1) if "process_bytes" in r else None}
             for r in result["rows"]]
 
 

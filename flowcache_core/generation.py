@@ -41,12 +41,14 @@ class Cost:
 
     seconds: float = 0.0
     hook_seconds: float = 0.0
+    kv_seconds: float = 0.0
     compress_seconds: float = 0.0
     calls: int = 0
     keys: int = 0
 
     def plus(self, hooks: PassHooks) -> "Cost":
         return Cost(self.seconds, self.hook_seconds + hooks.watch.hooks,
+                    self.kv_seconds + hooks.kv_watch.hooks - hooks.compress_seconds,
                     self.compress_seconds + hooks.compress_seconds, self.calls + hooks.computed_rows,
                     max(self.keys, hooks.keys_seen))
 
@@ -70,7 +72,7 @@ class Generation:
         self._lanes = Lanes(settings.policy, settings.predictor)
         self.video = LatentVideo(plan, settings, backbone, prefix)
         self._signals = SignalSource(settings.policy.signal, backbone, self.video)
-        self._closed = False
+        self._closed, self._done = False, set(range(plan.prefix_chunks))
         self.trace = Trace(settings.describe(), {"name": plan.name, "num_steps": plan.num_steps,
                                                  "chunks": [[c.start, c.stop] for c in plan.chunks],
                                                  "rows": len(plan.rows)},
@@ -102,6 +104,7 @@ class Generation:
                     self._release(self._residency.expire(number))
                     for p in row:
                         decisions = self._run_pass(number, p)
+                        self._done.update(self._finished_in([p]))
                         done += 1
                         if on_progress is not None:
                             on_progress(Progress(done, total, p, decisions))
@@ -139,6 +142,7 @@ class Generation:
         self._make_room(number, p)
         watch = time.perf_counter()
         decisions = self._decide(number, p) if p.kind == "denoise" else {}
+        self._fold_finished(number, p, decisions)
         cost = Cost(hook_seconds=time.perf_counter() - watch)
         velocities: dict[str, list[Tensor]] = {stream: [] for stream in self.streams}
         for rows in self._row_groups():
@@ -163,6 +167,16 @@ class Generation:
             if chunk not in before:
                 span = self.plan.chunks[chunk]
                 self._store.reserve(chunk, span.frames * self._tokens, span.start * self._tokens)
+
+    def _fold_finished(self, number: int, p: Pass, decisions: dict[Lane, Decision]) -> None:
+        """The trigger of the release: at the first computed pass after too much is finished."""
+        limit = self.settings.compression and self.settings.compression.finished_tokens
+        if not limit or not all(decision.computes for decision in decisions.values()):
+            return
+        done = [c for c in self._store.chunks if c in self._done and c not in p.writes]
+        folded = self._store.layout.folded
+        if (folded.tokens if folded else 0) + sum(self._store.layout.slot(c).tokens for c in done) > limit:
+            self._store.fold(done, limit)
 
     def _row_groups(self) -> list[list[RowKey]]:
         groups = [[(stream, item) for item in range(self.settings.items)] for stream in self.streams]
@@ -189,4 +203,5 @@ class Generation:
                                  d.distance, d.value, d.limit) for lane, d in decisions.items())
         held = (self._store.tokens, self._store.resident_bytes) if self._store else (0, 0)
         self.trace.passes.append(PassRecord(number, p.kind, p.chunks, p.steps, cost.seconds, cost.hook_seconds,
-                                            cost.calls, *held, lanes, cost.keys, cost.compress_seconds))
+                                            cost.calls, *held, lanes, cost.keys, cost.kv_seconds,
+                                            cost.compress_seconds))

@@ -56,7 +56,7 @@ class PassHooks:
     compression: Compression | None = None
 
     def __post_init__(self) -> None:
-        self.watch = Stopwatch()
+        self.watch, self.kv_watch = Stopwatch(), Stopwatch()
         self.compress_seconds, self.keys_seen = 0.0, 0
         self._skipped = [n for n, row in enumerate(self.rows) if not self._computes(row)]
         self._computed = [n for n in range(len(self.rows)) if n not in self._skipped]
@@ -104,10 +104,10 @@ class PassHooks:
         return x.hidden.index_copy(0, rows, run(x.take(rows)))
 
     def attention(self, index: int, kind: str, q: Tensor, k: Tensor, v: Tensor, attend: Attend) -> Tensor:
-        with self.watch:
-            attend = self.watch.inner(attend)
-            if kind == "cross" or self.store is None:
-                return attend(q, k, v)
+        if kind == "cross" or self.store is None:
+            return attend(q, k, v)
+        with self.watch, self.kv_watch:
+            attend = self.watch.inner(self.kv_watch.inner(attend))
             parts, begin = [], 0
             for stream in dict.fromkeys(self.rows[n][0] for n in self._computed):
                 items = [self.rows[n][1] for n in self._computed if self.rows[n][0] == stream]

@@ -107,7 +107,7 @@ def check_plan(plan: ChunkPlan, settings: RunSettings) -> None:
     blended = next((p.kind for p in plan.passes() if p.kind in ("near_clean", "recache")), None)
     if blended is not None:
         raise ValueError(f"plan with a {blended} pass: this run has no blend for it; build the plan without")
-    if settings.compression is not None and any(
+    if settings.compression is not None and settings.compression.finished_tokens is None and any(
             p.reads != tuple(range(p.chunks[0])) for p in plan.passes() if p.kind != "near_clean"):
         raise ValueError("KV compression with a plan whose chunks see only a part of the past: folded tokens have no "
                          "chunk; use the budget's sink and recent chunks instead of the plan's history")

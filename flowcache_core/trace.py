@@ -34,7 +34,8 @@ class PassRecord:
     """One pass. seconds: wall time with its solver steps; hook_seconds: the part spent in our own code; calls: forwards
     of the network (a row of a batch counts as one); kv_tokens: resident per layer and stream; kv_bytes: of all;
     keys: that the pass's tokens looked at, their own included (0: nothing was forwarded, or nothing is cached);
-    compress_seconds: the part of hook_seconds that chose which tokens stay."""
+    kv_seconds, compress_seconds: the parts of hook_seconds that wrote and read keys, and that chose which tokens stay;
+    the rest is the policy's bookkeeping."""
 
     row: int
     kind: str
@@ -47,6 +48,7 @@ class PassRecord:
     kv_bytes: int
     lanes: tuple[LaneRecord, ...] = ()
     keys: int = 0
+    kv_seconds: float = 0.0
     compress_seconds: float = 0.0
 
 
@@ -79,6 +81,7 @@ class Trace:
         return {"chunk_steps": sum(counts.values()), "computed": counts["compute"], "reused": counts["reuse"],
                 "computed_share": round(self.computed_share, 4), "model_calls": sum(p.calls for p in self.passes),
                 "seconds": round(self.seconds, 3), "hook_seconds": round(sum(p.hook_seconds for p in self.passes), 4),
+                "kv_seconds": round(sum(p.kv_seconds for p in self.passes), 4),
                 "compress_seconds": round(sum(p.compress_seconds for p in self.passes), 4),
                 "kv_peak_bytes": self.kv_peak_bytes,
                 "kv_peak_tokens": max((p.kv_tokens for p in self.passes), default=0)}

@@ -2,6 +2,7 @@
 hide ComfyUI's module of that name."""
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -33,3 +34,21 @@ def root() -> Path:
 def pack() -> ModuleType:
     """The whole pack, under a name of its own as ComfyUI loads it."""
     return load("flowcache_pack", ROOT)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--golden", metavar="DIR", help="reference vectors for tests/conformance (else FLOWCACHE_GOLDEN, "
+                                                     "else ../shared/golden)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--golden"):
+        os.environ["FLOWCACHE_GOLDEN"] = config.getoption("--golden")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says how much of the conformance suite ran, since a missing folder must not look like a pass."""
+    counts = {outcome: sum("tests/conformance/" in report.nodeid for report in terminalreporter.getreports(outcome))
+              for outcome in ("passed", "failed", "skipped")}
+    if any(counts.values()):
+        terminalreporter.write_line("conformance: " + ", ".join(f"{n} {name}" for name, n in counts.items()))

@@ -6,6 +6,7 @@ Wan2.1 T2V, the Self-Forcing family (same tensors) and SkyReels-V2 DF 1.3B (`fps
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -224,7 +225,16 @@ def _sinusoid(timestep: Tensor, dim: int) -> Tensor:
 
 
 def rope_table(frame_index: Sequence[int], rows: int, columns: int, head_dim: int, device: torch.device) -> Tensor:
-    """Cosines and sines `(F * rows * columns, head_dim / 2, 2)`, fp32, of every token's place in time, row, column."""
+    """Cosines and sines `(F * rows * columns, head_dim / 2, 2)`, fp32, of every token's place in time, row, column.
+
+    Shared between calls: not to be written to.
+    """
+    with torch.inference_mode(False):   # or else a table made while sampling could not be trained with
+        return _rope_table(tuple(frame_index), rows, columns, head_dim, device)
+
+
+@lru_cache(maxsize=16)   # a table for each chunk in flight
+def _rope_table(frame_index: tuple[int, ...], rows: int, columns: int, head_dim: int, device: torch.device) -> Tensor:
     side = 2 * (head_dim // 6)
     widths = (head_dim - 2 * side, side, side)
     frequencies = [ROPE_THETA ** (-torch.arange(0, width, 2, dtype=torch.float64) / width) for width in widths]

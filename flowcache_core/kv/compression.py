@@ -17,11 +17,14 @@ GRANULARITIES = ("token", "frame", "chunk")
 @dataclass(frozen=True)
 class Compression:
     """granularity: what is kept or dropped as a whole. released_order: survivors lie in the order of their scores and
-    are pooled in that order, as in the authors' release; otherwise in the order of the video."""
+    are pooled in that order, as in the authors' release; otherwise in the order of the video. finished_tokens: fold
+    as soon as finished chunks hold more than this many tokens, as the release does on SkyReels-V2, instead of when
+    the budget asks for room."""
 
     scorer: Scorer = field(default_factory=FlowCacheScore)
     granularity: Granularity = "token"
     released_order: bool = False
+    finished_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if self.granularity not in GRANULARITIES:

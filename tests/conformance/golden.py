@@ -42,3 +42,9 @@ def cases_of(name: str) -> list[dict[str, Any]]:
 @lru_cache(maxsize=4)
 def tensors_of(name: str) -> dict[str, Tensor]:
     return load_file(folder() / name)
+
+
+def listed(name: str, key: str) -> list[Any]:
+    """Another list of a pack than its cases, at collection time."""
+    path = folder() / name
+    return json.loads(path.read_text())[key] if path.is_file() else []

@@ -1,18 +1,16 @@
 """FlowCache's accumulator against a loop of ten lines and against the released rule."""
 
-import json
 import math
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
 from flowcache_core.plan import diffusion_forcing
-from flowcache_core.reuse import Kind, relative_l1
+from flowcache_core.reuse import relative_l1
 from flowcache_core.reuse.policies.flowcache import FlowCache
-from tests.reference import PROPERTY, TINY, accumulator, decisions, golden, normal, tiny_run
+from tests.reference import PROPERTY, TINY, accumulator, decisions, normal, tiny_run
 from tests.reuse.toy import step_info
 
 
@@ -151,41 +149,3 @@ def test_patch_embedding_decides_by_content():
     plan, policy = diffusion_forcing(6, 2, 12, 3), FlowCache(0.3, "patch_embedding", 1)
     runs = [tiny_run(plan, policy=policy, seed=seed) for seed in (1, 2)]
     assert [run.run() for run in runs] and decisions(runs[0]) != decisions(runs[1])
-
-
-def test_golden_time_modulation_without_polynomial():
-    """The cases of the released rule whose polynomial is the identity."""
-    path = golden("reuse_time_modulation.json")
-    tensors, checked = load_file(path.with_suffix(".safetensors")), 0
-    for case in json.loads(path.read_text())["cases"]:
-        if case["kind"] != "linear_table":
-            continue
-        found = walk(FlowCache(case["threshold"], "time_modulation", case["forced_first_steps"],
-                               case["num_steps"] - case["cutoff"]), tensors[case["id"] + ".e0"])
-        assert [int(c) for c in computed(found)] == case["computed"], case["id"]
-        assert [d.distance for d in found] == [None if d is None else pytest.approx(d, rel=1e-6) for d in case["d"]]
-        checked += 1
-    assert checked == 2
-
-
-def test_golden_embedding_distance():
-    """The walks of MAGI-1's window, chunk by chunk. Left out: thresholds beyond our range, exact hits (they need the
-    stored distances), the last row of the run (a rule of the run, not of a chunk)."""
-    path = golden("reuse_embedding_distance.json")
-    tensors, checked = load_file(path.with_suffix(".safetensors")), 0
-    for case in json.loads(path.read_text())["cases"]:
-        if case["threshold"] > 100 or "hit_step" in case or case["kind"] == "zero_start":
-            continue
-        features = {tuple(row): f for row, f in zip(case["rows"], tensors[case["id"] + ".features"], strict=True)}
-        policy = FlowCache(case["threshold"], "patch_embedding", max(1, case["warmup_steps"]), 0)
-        states, taken = {}, {}
-        for record in case["trace"][:-1]:
-            for chunk, reuse in zip(record["chunks"], record["reuse"], strict=True):
-                info = step_info(taken.get(chunk, 0), case["num_steps"], chunk, case["num_chunks"])
-                signal = features[record["step"], chunk]
-                state = states.get(chunk, policy.new_state())
-                decision = policy.decide(state, info, signal)
-                assert (decision.kind is Kind.REUSE) == bool(reuse), (case["id"], record["step"], chunk)
-                states[chunk], taken[chunk] = policy.observe(state, info, signal, decision), info.step + 1
-        checked += 1
-    assert checked >= 8

@@ -1,0 +1,98 @@
+"""The released SkyReels-V2 sampler, rebuilt from our parts in conformance mode."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from flowcache_core.backbones.hooks import BlockInput, Hooks
+from flowcache_core.backbones.wan import WanConfig, WanTransformer
+from flowcache_core.conformance import ReleasedUniPC, released_plan
+from flowcache_core.generation import Generation, RunSettings
+from flowcache_core.kv import Compression
+from flowcache_core.kv.scorers.flowcache import FlowCacheScore
+from flowcache_core.plan import diffusion_forcing
+from flowcache_core.reuse.policies.flowcache import NO_TABLE, FlowCache
+from flowcache_core.reuse.policies.off import Off
+from flowcache_core.reuse.predictors import Residual
+from flowcache_core.solvers import NoiseRule, flow_table
+from tests.conformance.golden import tensors_of
+
+
+@dataclass(frozen=True)
+class Given(NoiseRule):
+    """The noise of the vectors."""
+
+    name = "given"
+    noise: Tensor | None = None
+
+    def initial(self, seed, shape, chunks):
+        return self.noise.expand(shape).clone()
+
+    def fresh(self, seed, shape, chunk, step):
+        raise AssertionError("UniPC draws no noise")
+
+
+@dataclass(frozen=True)
+class Recorded(Compression):
+    """Keeps every choice, in the order in which it was made."""
+
+    choices: list[Tensor] = field(default_factory=list)
+
+    def choose(self, queries, cached, keep):
+        index = super().choose(queries, cached, keep)
+        self.choices.append(index)
+        return index
+
+
+class RoundedBlocks(WanTransformer):
+    """The released network in bf16's shadow: hidden states are rounded to bfloat16 after every block, and a layer norm
+    of such a state is rounded too."""
+
+    def __init__(self, config: WanConfig, fps: float) -> None:
+        super().__init__(config, fps)
+        for block in self.blocks:
+            block.forward = self._rounded(block, block.forward)
+
+    @staticmethod
+    def _rounded(block, forward):
+        def run(x: BlockInput, hooks: Hooks) -> Tensor:
+            return forward(x, hooks).bfloat16().float()
+        return run
+
+
+def network(case: dict[str, Any]) -> WanTransformer:
+    sizes, config = case["model"], case["config"]
+    kind = RoundedBlocks if config["residual_dtype"] == "bfloat16" else WanTransformer
+    model = kind(WanConfig(sizes["dim"], sizes["num_layers"], sizes["ffn_dim"], sizes["num_heads"], sizes["freq_dim"],
+                           sizes["text_dim"], fps=True), fps=config["fps"])
+    model.load_state_dict(tensors_of("sky_toy_weights.safetensors"), strict=True)
+    return model.eval().requires_grad_(False)
+
+
+def policy(config: dict[str, Any]):
+    if not config["reuse"]:
+        return Off()
+    return FlowCache(str(config["threshold"]), "time_modulation", config["forced_first_steps"],
+                     config["num_steps"] - config["cutoff"], calibration=config["coefficients_table"] or NO_TABLE,
+                     conformance=True)
+
+
+def window_run(case: dict[str, Any], tensors: dict[str, Tensor], window: int) -> Generation:
+    """The run of one of the case's two windows; window 1 has a prefix chunk."""
+    config, model = case["config"], network(case)
+    block, chunks, added = config["block"], config["num_chunks"], 0.001 * config["addnoise"]
+    plan = diffusion_forcing(block * chunks, block, config["num_steps"], config["ar_step"], prefix_chunks=window)
+    every_row = bool(window) and not (config["reuse"] and config["ar_step"])
+    plan = released_plan(plan, config["kvrange"] if config["use_kvrange"] else None,
+                         config["use_compress"], every_row)
+    prefix = (tensors["in.prefix"] * (1 - added) + tensors["in.prefix_noise"] * added)[None] if window else None
+    tokens = config["budget_block"] * block * config["latent_h"] * config["latent_w"] // 4
+    compression = Recorded(FlowCacheScore(), released_order=True, finished_tokens=tokens)
+    settings = RunSettings(flow_table(config["num_steps"], config["shift"]), config["latent_h"], config["latent_w"],
+                           guidance=config["guidance_scale"], solver=ReleasedUniPC(), policy=policy(config),
+                           predictor=Residual(), noise_rule=Given(tensors[f"in.noise{window}"]),
+                           compression=compression if config["use_compress"] else None,
+                           context_timestep=config["addnoise"])
+    texts = {f"{role}#0": [model.embed_text(tensors[f"in.{role}"])] * chunks for role in ("cond", "uncond")}
+    return Generation(model, plan, settings, texts, prefix)
