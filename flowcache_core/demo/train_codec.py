@@ -1,8 +1,10 @@
 """Training of the bundled codec: the Wan VAE network, narrow, on random clips of the world.
 
-Squared error on the pixels, and noise on the latents against a light penalty on their power, which keeps them
-smooth. At the end the encoder's and decoder's 1x1 convolutions absorb an affine map
-per channel, so that the raw latents have the mean and deviation of Wan2.1's and its normalisation fits as it is.
+Squared error on the pixels; noise on the latents, against a light penalty on their power, spreads what matters over
+the channels; and the mean colours of every cell must be readable by a linear map, or else colours end up as shades of
+one amplitude, which a denoiser confuses. At the end the encoder's and decoder's 1x1 convolutions absorb an affine map
+of the channels, so that the raw latents have the mean of Wan2.1's, its normalisation fits as it is, and no direction
+drowns the others.
 """
 
 import time
@@ -10,12 +12,15 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from ..backbones.wan_vae import LATENT_CHANNELS, LATENT_MEAN, LATENT_STD, WanVAE
 from .world import BACKGROUND, SIZE, random_scene, random_starts, render
 
-LATENT_NOISE, POWER_WEIGHT = 0.1, 1e-4
+LATENT_NOISE, POWER_WEIGHT = 0.5, 1e-4   # noise: the largest share of the latents' own rms
+COLOUR_WEIGHT = 1.0
+LOUDEST = 0.7   # largest standard deviation of the normalised latents in any direction
 CLIP_FRAMES, CROP, BATCH = 17, 64, 3
 
 
@@ -43,6 +48,14 @@ def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
     return 5 * (weight * (output - target).square()).mean()
 
 
+def cell_colours(pixels: Tensor) -> Tensor:
+    """Mean colours `(B, 12, F, H/8, W/8)` of the four pixel frames of every latent cell of `(B, 3, 4F - 3, H, W)`."""
+    pooled = F.avg_pool3d(pixels, (1, 8, 8))
+    first = pooled[:, :, :1].repeat_interleave(4, dim=1)
+    rest = pooled[:, :, 1:].unflatten(2, (-1, 4)).transpose(2, 3).flatten(1, 2)
+    return torch.cat([first, rest], dim=2)
+
+
 def train_codec(codec: WanVAE, minutes: float, seed: int, log: Callable[[dict], None], rate: float = 3e-3,
                 decoder_only: bool = False) -> None:
     """Trains `codec` in place for `minutes` of wall time and folds the latent statistics in.
@@ -55,7 +68,8 @@ def train_codec(codec: WanVAE, minutes: float, seed: int, log: Callable[[dict], 
     for part in (codec.encoder, codec.conv1):
         part.requires_grad_(not decoder_only)
     set_layout(codec, torch.channels_last_3d)
-    trained = [p for p in codec.parameters() if p.requires_grad]
+    colours = nn.Conv3d(LATENT_CHANNELS, 12, 1)
+    trained = [p for p in (*codec.parameters(), *colours.parameters()) if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.98), weight_decay=1e-4)
     begin, step, running = time.monotonic(), 0, None
     while (spent := (time.monotonic() - begin) / 60) < minutes:
@@ -63,10 +77,13 @@ def train_codec(codec: WanVAE, minutes: float, seed: int, log: Callable[[dict], 
         pixels = random_clips(rng, BATCH, CLIP_FRAMES, CROP).to(memory_format=torch.channels_last_3d)
         with torch.autocast("cpu", torch.bfloat16):
             mean = codec.moments(pixels)[0].float()
-            noise = LATENT_NOISE * torch.randn(mean.shape, generator=generator)
-            output = codec.reconstruct(mean + noise).float()
-        power = mean.square().mean()
+            power = mean.square().mean()
+            level = LATENT_NOISE * torch.rand(BATCH, 1, 1, 1, 1, generator=generator) * power.detach().sqrt()
+            noisy = mean + level * torch.randn(mean.shape, generator=generator)
+            output = codec.reconstruct(noisy).float()
+            read = colours(noisy).float()
         loss = reconstruction_loss(output, pixels) + POWER_WEIGHT * power
+        loss = loss + COLOUR_WEIGHT * 5 * (read - cell_colours(pixels)).square().mean()
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
@@ -76,7 +93,8 @@ def train_codec(codec: WanVAE, minutes: float, seed: int, log: Callable[[dict], 
         step += 1
         if step % 50 == 0:
             log({"what": "codec", "step": step, "minutes": round(spent, 2), "loss": round(loss.item(), 4),
-                 "latent_power": round(power.item(), 3), "psnr_db": round(running, 2)})
+                 "latent_power": round(power.item(), 3), "psnr_db": round(running, 2),
+                 "colour": round((read - cell_colours(pixels)).square().mean().item(), 4)})
     set_layout(codec.eval(), torch.contiguous_format)
     if not decoder_only:
         fold_statistics(codec, random_clips(rng, 24, 33))
@@ -91,18 +109,24 @@ def set_layout(codec: WanVAE, layout: torch.memory_format) -> None:
 
 @torch.no_grad()
 def fold_statistics(codec: WanVAE, pixels: Tensor) -> None:
-    """Rescales the raw latents to Wan2.1's mean and deviation, exactly undone on the decoder's side."""
-    latents = torch.cat([codec.moments(clip)[0] for clip in pixels.split(1)])
-    target_mean, target_std = torch.tensor(LATENT_MEAN), torch.tensor(LATENT_STD)
-    mean, std = latents.mean((0, 2, 3, 4)), latents.std((0, 2, 3, 4))
-    gain = target_std / std
-    shift = target_mean - mean * gain
-    head, tail = codec.conv1, codec.conv2
-    head.weight[:LATENT_CHANNELS] *= gain.view(-1, 1, 1, 1, 1)
-    head.bias[:LATENT_CHANNELS] = head.bias[:LATENT_CHANNELS] * gain + shift
-    head.bias[LATENT_CHANNELS:] += 2 * gain.log()
-    tail.bias -= (tail.weight[:, :, 0, 0, 0] * (shift / gain)).sum(1)
-    tail.weight /= gain.view(1, -1, 1, 1, 1)
+    """Centres the normalised latents and damps their loudest directions, exactly undone on the decoder's side.
+
+    A direction of large variance shows through noise long before the rest, so that a denoiser would decide everything
+    in its first few steps.
+    """
+    normalised = torch.cat([codec.encode(clip) for clip in pixels.split(1)]).transpose(0, 1).flatten(1)
+    variance, directions = torch.linalg.eigh(torch.cov(normalised).double())
+    gain = (LOUDEST / variance.clamp_min(1e-12).sqrt()).clamp_max(1)
+    std, mean = torch.tensor(LATENT_STD).double(), torch.tensor(LATENT_MEAN).double()
+    centre = mean + std * normalised.mean(1).double()
+    damp = std[:, None] * (directions * gain) @ directions.T / std
+    undo = std[:, None] * (directions / gain) @ directions.T / std
+    head, tail, z = codec.conv1, codec.conv2, LATENT_CHANNELS
+    head.bias[:z] = (damp @ (head.bias[:z].double() - centre) + mean).float()
+    head.weight[:z] = (damp @ head.weight[:z].flatten(1).double()).float().view_as(head.weight[:z])
+    weight = tail.weight.flatten(1).double()
+    tail.bias += (weight @ (centre - undo @ mean)).float()
+    tail.weight.copy_((weight @ undo).view_as(tail.weight))
 
 
 @torch.no_grad()

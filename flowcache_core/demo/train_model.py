@@ -1,8 +1,8 @@
 """Training of the bundled autoregressive model: rectified flow with an own noise level for every chunk.
 
 A batch row is a clip of `CHUNKS` chunks under the block-causal mask, cut to a random history window, at a random
-place in time. Some rows are bidirectional (a teacher for later work), some chunks are clean, some rows have a wholly
-clean past (the sequential plans), some prompts are dropped (guidance).
+place in time. Some rows are bidirectional (a teacher for later work), some chunks are clean, in some rows the noise
+grows from chunk to chunk (as in every plan), some prompts are dropped (guidance).
 """
 
 import time
@@ -17,10 +17,12 @@ from ..backbones.wan import WanTransformer
 from .latent_pool import CLIP_LATENTS, LatentPool
 from .text import encode_scene
 
-CHUNK_FRAMES, CHUNKS, BATCH = 3, 4, 8
-FRAMES = CHUNK_FRAMES * CHUNKS
-CLEAN_CHUNK, CLEAN_PAST, BIDIRECTIONAL, DROPPED_PROMPT = 0.15, 0.3, 0.2, 0.12
+CHUNK_FRAMES = 3
+SHAPES = ((8, 4), (4, 8))   # (batch, chunks) of short and of long clips
+LONG = 0.25                 # share of long clips
+CLEAN_CHUNK, STAGGERED, BIDIRECTIONAL, DROPPED_PROMPT = 0.15, 0.5, 0.2, 0.1
 MAX_OFFSET, NOISE_SHIFT = 400, 3.0
+MUON_RATE = 4.0             # of the matrices of the blocks, against everything else
 
 
 class MaskedAttention(NoHooks):
@@ -33,9 +35,9 @@ class MaskedAttention(NoHooks):
         return attend(q, k, v, self.mask) if kind == "self" else attend(q, k, v)
 
 
-def window_mask(windows: Tensor, tokens_per_chunk: int) -> Tensor:
+def window_mask(windows: Tensor, chunks: int, tokens_per_chunk: int) -> Tensor:
     """`(B, 1, N, N)`: a chunk sees itself and the `windows[b] - 1` chunks before it; window 0 sees everything."""
-    chunk = torch.arange(CHUNKS)
+    chunk = torch.arange(chunks)
     age = chunk[:, None] - chunk[None, :]
     seen = (age >= 0) & (age < windows[:, None, None]) | (windows == 0)[:, None, None]
     seen = seen.repeat_interleave(tokens_per_chunk, 1).repeat_interleave(tokens_per_chunk, 2)
@@ -44,41 +46,55 @@ def window_mask(windows: Tensor, tokens_per_chunk: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """latents `(B, C, F, h, w)`, text `(B, L, W)`, sigma `(B, CHUNKS)`, windows `(B,)`, one time offset."""
+    """latents `(B, C, F, h, w)`, text `(B, L, W)`, sigma and weight `(B, chunks)`, windows `(B,)`, one time offset."""
 
     latents: Tensor
     text: Tensor
     sigma: Tensor
+    weight: Tensor
     windows: Tensor
     offset: int
 
 
-def draw_sigma(generator: torch.Generator, count: int) -> Tensor:
-    u = torch.rand(count, CHUNKS, generator=generator)
-    sigma = NOISE_SHIFT * u / (1 + (NOISE_SHIFT - 1) * u)
-    clean = torch.rand(count, CHUNKS, generator=generator) < CLEAN_CHUNK
-    first_noisy = torch.randint(0, CHUNKS, (count, 1), generator=generator)
-    past = (torch.rand(count, 1, generator=generator) < CLEAN_PAST) & (torch.arange(CHUNKS) < first_noisy)
-    return sigma.masked_fill(clean | past, 0.0)
+def draw_sigma(generator: torch.Generator, count: int, chunks: int) -> Tensor:
+    """`(count, chunks)` noise levels: independent ones, of which some are 0, or rows with a constant lag from chunk to
+    chunk, as in the plans (lag 0: all chunks together; lag 1: one after the other)."""
+    free = torch.rand(count, chunks, generator=generator)
+    free = free.masked_fill(torch.rand(count, chunks, generator=generator) < CLEAN_CHUNK, 0.0)
+    lag = torch.rand(count, 1, generator=generator)
+    start = 1 - torch.rand(count, 1, generator=generator) * (1 + (chunks - 1) * lag)
+    staggered = (start + lag * torch.arange(chunks)).clamp(0, 1)
+    u = torch.where(torch.rand(count, 1, generator=generator) < STAGGERED, staggered, free)
+    return NOISE_SHIFT * u / (1 + (NOISE_SHIFT - 1) * u)
+
+
+def draw_windows(generator: torch.Generator, count: int, chunks: int) -> Tensor:
+    """`(count,)`; at least two chunks, since only the first chunk of a video ever stands alone."""
+    windows = torch.randint(2, chunks + 1, (count,), generator=generator)
+    windows = windows.masked_fill(torch.rand(count, generator=generator) < 0.4, chunks)
+    return windows.masked_fill(torch.rand(count, generator=generator) < BIDIRECTIONAL, 0)
 
 
 def draw_batch(pool: LatentPool, generator: torch.Generator) -> Batch:
     def pick(n: int) -> int:
         return int(torch.randint(0, n, (), generator=generator))
 
+    count, chunks = SHAPES[torch.rand((), generator=generator).item() < LONG]
+    frames = chunks * CHUNK_FRAMES
     # One offset a batch: the rotary table is shared by its rows. Half of the batches begin where videos begin.
-    offset = pick(MAX_OFFSET + 1) if pick(2) else 0
+    offset = 1 + pick(MAX_OFFSET) if pick(2) and frames < CLIP_LATENTS else 0
     latents, texts = [], []
-    for _ in range(BATCH):
+    for _ in range(count):
         clip = pick(len(pool.latents))
-        start = 1 + pick(CLIP_LATENTS - FRAMES) if offset else 0
-        latents.append(pool.latents[clip][:, start:start + FRAMES])
+        start = 1 + pick(CLIP_LATENTS - frames) if offset else 0
+        latents.append(pool.latents[clip][:, start:start + frames])
         texts.append(encode_scene(None) if torch.rand((), generator=generator) < DROPPED_PROMPT else pool.texts[clip])
-    windows = torch.randint(1, CHUNKS + 1, (BATCH,), generator=generator)
-    windows = windows.masked_fill(torch.rand(BATCH, generator=generator) < 0.4, CHUNKS)
-    windows = windows.masked_fill(torch.rand(BATCH, generator=generator) < BIDIRECTIONAL, 0)
-    return Batch(torch.stack(latents).float(), torch.stack([t.float() for t in texts]),
-                 draw_sigma(generator, BATCH), windows, offset)
+    sigma = draw_sigma(generator, count, chunks)
+    weight = (sigma > 0).float()
+    if offset:
+        weight[:, 0] = 0   # a chunk in mid-video without a past: context, but no target
+    return Batch(torch.stack(latents).float(), torch.stack([t.float() for t in texts]), sigma, weight,
+                 draw_windows(generator, count, chunks), offset)
 
 
 def flow_loss(model: WanTransformer, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -89,11 +105,11 @@ def flow_loss(model: WanTransformer, batch: Batch, generator: torch.Generator) -
     sigma = per_frame[:, None, :, None, None]
     noisy = (1 - sigma) * x0 + sigma * noise
     tokens = CHUNK_FRAMES * (x0.shape[-2] // 2) * (x0.shape[-1] // 2)
-    hooks = MaskedAttention(window_mask(batch.windows, tokens))
-    index = range(batch.offset, batch.offset + FRAMES)
+    hooks = MaskedAttention(window_mask(batch.windows, batch.sigma.shape[1], tokens))
+    index = range(batch.offset, batch.offset + x0.shape[2])
     with torch.autocast("cpu", torch.bfloat16):
         velocity = model(noisy, 1000 * per_frame, model.embed_text(batch.text), index, hooks)
-    weight = (sigma > 0).float().expand_as(x0)
+    weight = batch.weight.repeat_interleave(CHUNK_FRAMES, 1)[:, None, :, None, None].expand_as(x0)
     return (weight * (velocity.float() - (noise - x0)).square()).sum() / weight.sum().clamp_min(1)
 
 
@@ -110,12 +126,19 @@ class Average:
 
 
 def make_optimisers(model: WanTransformer, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks, AdamW for everything else, at rates of the same step size."""
+    """Muon for the matrices of the blocks, AdamW for everything else.
+
+    The first text layer is slower by the ratio of its widths: its input is dense and 4096 wide, so that steps of equal
+    size in every weight would add up to a new meaning for every word.
+    """
     matrices = [p for p in model.blocks.parameters() if p.ndim == 2]
-    chosen = {id(p) for p in matrices}
+    words = model.text_embedding[0].weight
+    chosen = {id(p) for p in (*matrices, words)}
     rest = [p for p in model.parameters() if id(p) not in chosen]
-    return [torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)]
+    groups = [{"params": rest, "lr": rate}, {"params": [words], "lr": rate * words.shape[0] / words.shape[1]}]
+    return [torch.optim.Muon(matrices, lr=MUON_RATE * rate, weight_decay=0.01, momentum=0.95,
+                             adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)]
 
 
 def train_model(model: WanTransformer, pool: LatentPool, minutes: float, seed: int, log: Callable[[dict], None],
@@ -126,15 +149,19 @@ def train_model(model: WanTransformer, pool: LatentPool, minutes: float, seed: i
     """
     generator = torch.Generator().manual_seed(seed)
     optimisers = make_optimisers(model, rate)
+    groups = [group for optimiser in optimisers for group in optimiser.param_groups]
+    peaks = [group["lr"] for group in groups]
     average = Average(model)
     begin, step, running, saved = time.monotonic(), 0, None, 0.0
+    for block in model.blocks:
+        block.compile(dynamic=False)
     try:
         while (spent := (time.monotonic() - begin) / 60) < minutes:
             if step % 100 == 0:
                 clips = pool.refresh()
             factor = min(1, (step + 1) / 100, max(0.02, (1 - spent / minutes) / 0.3))
-            for optimiser in optimisers:
-                optimiser.param_groups[0]["lr"] = rate * factor
+            for group, peak in zip(groups, peaks, strict=True):
+                group["lr"] = peak * factor
             loss = flow_loss(model, draw_batch(pool, generator), generator)
             model.zero_grad()
             loss.backward()
