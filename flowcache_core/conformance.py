@@ -1,4 +1,4 @@
-"""The authors' FlowCache release on SkyReels-V2, where its rules differ from ours. For runs that are compared with it.
+"""The authors' FlowCache release where its rules differ from ours, for runs that are compared with it.
 
 What differs, and why ours does otherwise, is told in docs/flowcache.md.
 """
@@ -80,3 +80,24 @@ def released_windows(frames: int, base_frames: int, overlap_frames: int, chunk_f
         raise ValueError(f"{frames} latent frames in windows of {base_frames}: the release needs {whole} whole chunks "
                          "in every window")
     return tuple(windows)
+
+
+def released_magi_plan(plan: ChunkPlan, kv_range: tuple[int, ...] = ()) -> ChunkPlan:
+    """A pipelined plan as MAGI-1's code carries it out.
+
+    kv_range: for equal parts of a chunk's steps, noisiest first, how many chunks it sees, its own included (empty:
+    all). The near-clean pass is told the place in time behind the window.
+    """
+    rows = []
+    for row in plan.rows:
+        behind = 1 + max(c for p in row if p.kind == "denoise" for c in p.chunks)
+        passes = []
+        for p in row:
+            if p.kind == "near_clean":
+                p = replace(p, place=behind)
+            elif p.kind == "denoise" and kv_range:
+                seen = kv_range[p.steps[0] // (plan.num_steps // len(kv_range))]
+                p = replace(p, reads=tuple(c for c in p.reads if c > p.chunks[0] - seen))
+            passes.append(p)
+        rows.append(tuple(passes))
+    return replace(plan, rows=tuple(rows))

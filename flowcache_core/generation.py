@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from .backbones.backbone import Backbone
-from .kv import KVShape, KVStore, Residency, capacity, chunk_tokens
+from .guidance import COND, UNCOND
 from .lanes import Lane, Lanes
 from .latent_video import LatentVideo
 from .pass_hooks import PassHooks, RowKey
 from .plan.chunk_plan import ChunkPlan, Pass
 from .reuse.contract import Decision, StepInfo
-from .run_settings import COND, UNCOND, RunSettings, Texts, check_plan, checked_texts
+from .reuse.predictors import Span
+from .run_cache import RunCache
+from .run_settings import CONTEXT, RunSettings, Texts, check_plan, checked_texts
 from .signal_source import SignalSource
 from .trace import LaneRecord, PassRecord, Trace
 
@@ -68,25 +70,16 @@ class Generation:
         check_plan(plan, settings)
         settings.policy.check(len(plan.chunks))
         self._tokens = backbone.sizes.tokens_per_frame(settings.height, settings.width)
-        self._open_store()
+        self.cache = RunCache(plan, settings, backbone, self._tokens)
         self._lanes = Lanes(settings.policy, settings.predictor)
         self.video = LatentVideo(plan, settings, backbone, prefix)
         self._signals = SignalSource(settings.policy.signal, backbone, self.video)
-        self._closed, self._done = False, set(range(plan.prefix_chunks))
+        self._held: dict[int, tuple[Pass, dict[str, Tensor]]] = {}
+        self._closed = False
         self.trace = Trace(settings.describe(), {"name": plan.name, "num_steps": plan.num_steps,
                                                  "chunks": [[c.start, c.stop] for c in plan.chunks],
                                                  "rows": len(plan.rows)},
-                           self._store.allocated_bytes if self._store else 0)
-
-    def _open_store(self) -> None:
-        sizes, s = self.backbone.sizes, self.settings
-        dtype = s.kv_dtype or self.backbone.dtype
-        shape = KVShape(sizes.layers, len(self.streams), s.items, sizes.heads, sizes.head_dim, dtype.itemsize)
-        chunk = chunk_tokens(self.plan, self._tokens)
-        group = s.compression.group(self._tokens, chunk) if s.compression else None
-        room = capacity(self.plan, s.budget, self._tokens, shape, group)
-        self._residency = Residency(self.plan, s.budget, self._tokens, s.budget.tokens(chunk, shape), group)
-        self._store = KVStore(shape, self.streams, room, dtype, self.backbone.device) if room else None
+                           self.cache.store.allocated_bytes if self.cache.store else 0)
 
     def run(self, on_progress: Callable[[Progress], None] | None = None,
             on_chunk: Callable[[int, Tensor], None] | None = None) -> Tensor:
@@ -101,13 +94,14 @@ class Generation:
         try:
             with torch.inference_mode():
                 for number, row in enumerate(self.plan.rows):
-                    self._release(self._residency.expire(number))
+                    self.cache.expire(number)
                     for p in row:
                         decisions = self._run_pass(number, p)
-                        self._done.update(self._finished_in([p]))
+                        self.cache.finished.update(self._finished_in([p]))
                         done += 1
                         if on_progress is not None:
                             on_progress(Progress(done, total, p, decisions))
+                    self.cache.after_row(number)
                     for chunk in self._finished_in(row):
                         self._finish(chunk, on_chunk)
             return self.video.latents
@@ -116,8 +110,8 @@ class Generation:
 
     def close(self) -> None:
         """Frees every cache of the run."""
-        if self._store is not None:
-            self._store.close()
+        self.cache.close()
+        self._held.clear()
         self._lanes.close()
         self._signals.close()
         self.video.solver_states.clear()
@@ -133,60 +127,81 @@ class Generation:
         if on_chunk is not None:
             on_chunk(chunk, self.video.chunk(chunk))
 
-    def _release(self, chunks: Sequence[int]) -> None:
-        for chunk in chunks:
-            self._store.release(chunk)
-
     def _run_pass(self, number: int, p: Pass) -> dict[Lane, Decision]:
         begin = time.perf_counter()
-        self._make_room(number, p)
+        self.cache.make_room(number, p)
         watch = time.perf_counter()
         decisions = self._decide(number, p) if p.kind == "denoise" else {}
-        self._fold_finished(number, p, decisions)
+        if all(decision.computes for decision in decisions.values()):
+            self.cache.before_computed()
         cost = Cost(hook_seconds=time.perf_counter() - watch)
-        velocities: dict[str, list[Tensor]] = {stream: [] for stream in self.streams}
-        for rows in self._row_groups():
-            hooks = PassHooks(self.plan, p, rows, decisions, self._lanes, self._store, self.backbone.sizes.layers,
-                              self.settings.compression)
-            velocity = self._call(p, rows, hooks)
-            cost = cost.plus(hooks)
-            for (stream, _), value in zip(rows, velocity, strict=True):
-                velocities[stream].append(value)
-        if p.kind == "denoise":
-            self.video.step(p, {stream: torch.stack(values) for stream, values in velocities.items()})
+        if p.kind != "near_clean" or p.chunks[0] in self._held:
+            velocities, cost = self._forward(p, decisions, cost)
+            self._step(number, p, decisions, velocities)
         self._record(number, p, decisions, replace(cost, seconds=time.perf_counter() - begin))
         return decisions
 
-    def _make_room(self, number: int, p: Pass) -> None:
-        before = set(self._residency.resident)
-        room = self._residency.admit(p, number)
-        self._release(room.evicted)
-        if room.keep:
-            self._store.fold(room.folded, room.keep)
-        for chunk in p.writes:
-            if chunk not in before:
-                span = self.plan.chunks[chunk]
-                self._store.reserve(chunk, span.frames * self._tokens, span.start * self._tokens)
+    def _forward(self, p: Pass, decisions: dict[Lane, Decision], cost: Cost) -> tuple[dict[str, Tensor], Cost]:
+        """Velocities `(items, C, f, h, w)` of the pass by stream."""
+        velocities: dict[str, list[Tensor]] = {}
+        for rows in self._row_groups(p):
+            hooks = PassHooks(self.plan, p, rows, decisions, self._lanes, self.cache.store, self.backbone.sizes.layers,
+                              self.settings, self._spans(p), self.cache.queries)
+            velocity = self._call(p, rows, hooks)
+            cost = cost.plus(hooks)
+            for (stream, _), value in zip(rows, velocity, strict=True):
+                velocities.setdefault(stream, []).append(value)
+        return {stream: torch.stack(values) for stream, values in velocities.items()}, cost
 
-    def _fold_finished(self, number: int, p: Pass, decisions: dict[Lane, Decision]) -> None:
-        """The trigger of the release: at the first computed pass after too much is finished."""
-        limit = self.settings.compression and self.settings.compression.finished_tokens
-        if not limit or not all(decision.computes for decision in decisions.values()):
-            return
-        done = [c for c in self._store.chunks if c in self._done and c not in p.writes]
-        folded = self._store.layout.folded
-        if (folded.tokens if folded else 0) + sum(self._store.layout.slot(c).tokens for c in done) > limit:
-            self._store.fold(done, limit)
+    def _step(self, number: int, p: Pass, decisions: dict[Lane, Decision], velocities: dict[str, Tensor]) -> None:
+        """Moves the chunks of a denoising pass; one that is to be blended waits for its near-clean pass."""
+        if p.kind == "denoise":
+            blended = any(q.kind == "near_clean" and q.chunks == p.chunks for q in self.plan.rows[number])
+            if blended and all(decision.computes for decision in decisions.values()):
+                self._held[p.chunks[0]] = (p, velocities)
+            else:
+                self.video.step(p, velocities)
+        elif p.kind == "near_clean":
+            own, whole = self._held.pop(p.chunks[0])
+            weight = self.settings.near_clean
+            blend = {stream: weight * whole[stream] + (1 - weight) * alone for stream, alone in velocities.items()}
+            if self._lanes.predictor.stage == "velocity":
+                for stream, velocity in blend.items():
+                    for item in range(self.settings.items):
+                        self._lanes.kept[Lane(p.chunks[0], stream, item)] = self._lanes.predictor.keep(
+                            None, velocity[item], self._spans(own)[p.chunks[0]])
+            self.video.step(own, blend)
 
-    def _row_groups(self) -> list[list[RowKey]]:
-        groups = [[(stream, item) for item in range(self.settings.items)] for stream in self.streams]
-        return [sum(groups, [])] if self.settings.batch_streams else groups
+    def _spans(self, p: Pass) -> dict[int, Span]:
+        return {chunk: Span(*self.video.table(chunk).sigmas[step:step + 2])
+                for chunk, step in zip(p.chunks, p.steps, strict=False)}
+
+    def _streams(self, p: Pass) -> tuple[str, ...]:
+        """The streams that a pass runs: those that count, and only the cached ones where there is nothing but keys."""
+        guide = self.settings.guide
+        if not p.steps:
+            return guide.writers
+        wanted = {stream for timestep in self.video.timesteps(p) for stream in guide.needed(timestep)}
+        return tuple(stream for stream in guide.streams if stream in wanted)
+
+    def _row_groups(self, p: Pass) -> list[list[RowKey]]:
+        guide, items = self.settings.guide, range(self.settings.items)
+        groups = [[(stream, item) for item in items] for stream in self._streams(p)]
+        if not self.settings.batch_streams:
+            return groups
+        parts = [[row for group in groups for row in group if guide.from_start(row[0]) == alone]
+                 for alone in (False, True)]
+        return [rows for rows in parts if rows]
 
     def _call(self, p: Pass, rows: Sequence[RowKey], hooks: PassHooks) -> Tensor:
         latent, timesteps = self.video.inputs(p)
         timestep = torch.tensor(timesteps, device=latent.device).expand(len(rows), -1)
-        text = torch.stack([self._texts[stream][p.chunks[0]][item] for stream, item in rows])
-        return self.backbone(latent[[item for _, item in rows]], timestep, text, self.plan.frame_index(p), hooks)
+        swapped = p.kind == "commit" and CONTEXT in self._texts
+        text = torch.stack([self._texts[CONTEXT if swapped else stream][p.chunks[0]][item] for stream, item in rows])
+        places = self.plan.frame_index(p)
+        if self.settings.guide.from_start(rows[0][0]):
+            places = tuple(range(len(places)))
+        return self.backbone(latent[[item for _, item in rows]], timestep, text, places, hooks)
 
     def _decide(self, number: int, p: Pass) -> dict[Lane, Decision]:
         infos, edge = [], number in (0, len(self.plan.rows) - 1)
@@ -194,14 +209,13 @@ class Generation:
             sigmas = self.video.table(chunk).sigmas
             infos += [StepInfo(chunk, len(self.plan.chunks), step, self.plan.steps_of(chunk), stream, item,
                                sigmas[step], sigmas[step + 1], p.must_compute, edge)
-                      for stream in self.streams for item in range(self.settings.items)]
+                      for stream in self._streams(p) for item in range(self.settings.items)]
         return self._lanes.decide(infos, self._signals.of(p))
 
     def _record(self, number: int, p: Pass, decisions: dict[Lane, Decision], cost: Cost) -> None:
         steps = dict(zip(p.chunks, p.steps, strict=False))
         lanes = tuple(LaneRecord(lane.chunk, steps[lane.chunk], lane.stream, lane.item, d.kind.value, d.reason,
                                  d.distance, d.value, d.limit) for lane, d in decisions.items())
-        held = (self._store.tokens, self._store.resident_bytes) if self._store else (0, 0)
         self.trace.passes.append(PassRecord(number, p.kind, p.chunks, p.steps, cost.seconds, cost.hook_seconds,
-                                            cost.calls, *held, lanes, cost.keys, cost.kv_seconds,
+                                            cost.calls, *self.cache.held(), lanes, cost.keys, cost.kv_seconds,
                                             cost.compress_seconds))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .backbones.backbone import Backbone
 from .plan.chunk_plan import ChunkPlan, Pass
-from .run_settings import COND, UNCOND, RunSettings
+from .run_settings import RunSettings
 from .solvers.sigmas import SigmaTable
 
 
@@ -45,21 +45,22 @@ class LatentVideo:
     def inputs(self, p: Pass) -> tuple[Tensor, list[float]]:
         """What a pass forwards: latents `(items, C, f, h, w)` of its chunks, and a timestep for every frame."""
         latent = torch.cat([self.chunk(c) for c in p.chunks], dim=2) if p.joint else self.chunk(p.chunks[0])
-        if p.kind == "denoise":
-            levels = [self.table(c).timesteps[s] for c, s in zip(p.chunks, p.steps, strict=True)]
-        else:
-            levels = [self.settings.context_timestep] * len(p.chunks)
+        levels = self.timesteps(p)
         return latent, [t for c, t in zip(p.chunks, levels, strict=True) for _ in range(self.plan.chunks[c].frames)]
+
+    def timesteps(self, p: Pass) -> list[float]:
+        """What the network is told of the noise of every chunk of the pass."""
+        if not p.steps:
+            return [self.settings.context_timestep] * len(p.chunks)
+        return [self.table(c).timesteps[s] for c, s in zip(p.chunks, p.steps, strict=True)]
 
     def step(self, p: Pass, velocities: dict[str, Tensor]) -> None:
         """Guides, and moves every chunk of the pass one step on."""
-        velocity = velocities[COND]
-        if UNCOND in velocities:
-            velocity = velocities[UNCOND] + self.settings.guidance * (velocity - velocities[UNCOND])
         begin = 0
-        for chunk, step in zip(p.chunks, p.steps, strict=True):
+        for chunk, step, timestep in zip(p.chunks, p.steps, self.timesteps(p), strict=True):
             stop = begin + self.plan.chunks[chunk].frames
-            self._step_chunk(chunk, step, velocity[:, :, begin:stop].float())
+            own = {stream: velocity[:, :, begin:stop] for stream, velocity in velocities.items()}
+            self._step_chunk(chunk, step, self.settings.guide.combine(own, timestep).float())
             begin = stop
 
     def _step_chunk(self, chunk: int, step: int, velocity: Tensor) -> None:

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from .backbones.hooks import Attend, BlockInput, Call, Run
-from .kv import Cached, Compression, KVStore, chunk_tokens
+from .kv import KVStore, chunk_tokens, settle
 from .lanes import Lane, Lanes
 from .plan.chunk_plan import ChunkPlan, Pass
 from .reuse.contract import Decision
+from .reuse.predictors import Span
+from .run_settings import RunSettings
 
 RowKey = tuple[str, int]   # stream, batch item
 
@@ -44,7 +46,11 @@ class Stopwatch:
 
 @dataclass
 class PassHooks:
-    """Hooks of pass `p` for the call rows `rows`; made for one call and dropped after it."""
+    """Hooks of pass `p` for the call rows `rows`; made for one call and dropped after it.
+
+    spans: noise before and after the step of every chunk. queries: where given, each layer's and stream's queries are
+    left here.
+    """
 
     plan: ChunkPlan
     p: Pass
@@ -53,7 +59,9 @@ class PassHooks:
     lanes: Lanes
     store: KVStore | None
     layers: int
-    compression: Compression | None = None
+    settings: RunSettings
+    spans: dict[int, Span]
+    queries: dict[tuple[int, str], Tensor] | None = None
 
     def __post_init__(self) -> None:
         self.watch, self.kv_watch = Stopwatch(), Stopwatch()
@@ -118,19 +126,18 @@ class PassHooks:
 
     def _attend_stream(self, layer: int, stream: str, items: list[int], q: Tensor, k: Tensor, v: Tensor,
                        attend: Attend) -> Tensor:
-        whole = len(items) == sum(row[0] == stream for row in self.rows)
-        if self.store.is_pending(layer, stream):
+        cache = self.settings.guide.cache_of(stream)
+        if cache is None:
+            return attend(q, k, v)
+        if cache == stream and self.store.is_pending(layer, stream):
             self._compress(layer, stream, q)
+        if self.queries is not None:
+            self.queries[layer, stream] = q
+        whole = len(items) == sum(row[0] == stream for row in self.rows)
         chosen = None if whole else torch.tensor(items, device=k.device)
-        own, begin = (), 0
-        for chunk, frames in zip(self.p.chunks, self._frames, strict=True):
-            tokens = slice(begin, begin + frames * self._tokens_per_frame)
-            if chunk in self.p.writes:
-                self.store.write(layer, stream, chunk, k[:, :, tokens], v[:, :, tokens], chosen)
-                own = (*own, chunk)
-            begin = tokens.stop
+        own = self._write(layer, stream, k, v, chosen) if cache == stream else ()
         stored_all = len(own) == len(self.p.chunks)
-        keys, values = self.store.read(layer, stream, [*self.p.reads, *own] if stored_all else self.p.reads)
+        keys, values = self.store.read(layer, cache, [*self.p.reads, *own] if stored_all else self.p.reads)
         if chosen is not None:
             keys, values = keys[chosen], values[chosen]
         keys, values = keys.to(k.dtype), values.to(v.dtype)
@@ -139,16 +146,20 @@ class PassHooks:
         self.keys_seen = max(self.keys_seen, keys.shape[2])
         return attend(q, keys, values)
 
+    def _write(self, layer: int, stream: str, k: Tensor, v: Tensor, chosen: Tensor | None) -> tuple[int, ...]:
+        """Stores the keys of the chunks that the pass writes; returns those chunks."""
+        begin = 0
+        for chunk, frames in zip(self.p.chunks, self._frames, strict=True):
+            tokens = slice(begin, begin + frames * self._tokens_per_frame)
+            if chunk in self.p.writes:
+                self.store.write(layer, stream, chunk, k[:, :, tokens], v[:, :, tokens], chosen)
+            begin = tokens.stop
+        return tuple(chunk for chunk in self.p.chunks if chunk in self.p.writes)
+
     def _compress(self, layer: int, stream: str, q: Tensor) -> None:
         begin = time.perf_counter()
-        keep, per_frame = self.store.layout.folded.tokens, self._tokens_per_frame
-        ordered = not self.compression.released_order
-
-        def choose(keys: Tensor, values: Tensor, positions: Tensor) -> Tensor:
-            cached = Cached(keys, values, positions if ordered else None, per_frame, chunk_tokens(self.plan, per_frame))
-            return self.compression.choose(q, cached, keep)
-
-        self.store.settle(layer, stream, choose)
+        settle(self.store, self.settings.compression, layer, stream, q, self._tokens_per_frame,
+               chunk_tokens(self.plan, self._tokens_per_frame))
         self.compress_seconds += time.perf_counter() - begin
 
     def output(self, velocity: Tensor) -> Tensor:
@@ -175,11 +186,12 @@ class PassHooks:
             inputs = [None] * len(self.p.chunks) if before is None else before[n].split(self._splits(), tokens_dim)
             for chunk, old, new in zip(self.p.chunks, inputs, after[n].split(self._splits(), tokens_dim), strict=True):
                 # Cloned: a view would keep the whole batch of this step alive.
-                self.lanes.kept[Lane(chunk, *self.rows[n])] = self.lanes.predictor.keep(old, new).clone()
+                kept = self.lanes.predictor.keep(old, new, self.spans[chunk]).clone()
+                self.lanes.kept[Lane(chunk, *self.rows[n])] = kept
 
     def _predicted(self, n: int, hidden: Tensor | None) -> Tensor:
         dim = 1 if hidden is None else 0
         inputs = [None] * len(self.p.chunks) if hidden is None else hidden.split(self._splits(), dim)
-        kept = (self.lanes.kept[Lane(chunk, *self.rows[n])] for chunk in self.p.chunks)
-        parts = [self.lanes.predictor.predict(k, i) for k, i in zip(kept, inputs, strict=True)]
+        parts = [self.lanes.predictor.predict(self.lanes.kept[Lane(chunk, *self.rows[n])], i, self.spans[chunk])
+                 for chunk, i in zip(self.p.chunks, inputs, strict=True)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .guidance import ClassifierFree, Guidance
 from .kv import Compression, KVBudget
 from .plan.chunk_plan import ChunkPlan
 from .reuse.contract import ReusePolicy
@@ -17,7 +18,7 @@ from .solvers.noise import NoiseRule, PerChunk
 from .solvers.sigmas import SigmaTable
 from .solvers.unipc import UniPC
 
-COND, UNCOND = "cond#0", "uncond#0"
+CONTEXT = "context"   # key of the prompts that commit passes use in place of their stream's
 Texts = Mapping[str, Sequence[Tensor]]   # embedded prompts of every chunk, by stream
 
 
@@ -26,14 +27,15 @@ class RunSettings:
     """What a run is asked for. height, width: of the latent; items: batch size; first_table: levels of chunk 0 where
     it takes other steps; context_timestep: what commit and prefix passes tell the network; kv_dtype: None is the
     model's; batch_streams: cond and uncond in one call or in one each; compression: how finished chunks are folded
-    where the budget asks for room (None: the oldest leave)."""
+    where the budget asks for room (None: the oldest leave); near_clean: weight of a chunk's own velocity where it is
+    blended with that of its near-clean pass."""
 
     table: SigmaTable
     height: int
     width: int
     items: int = 1
     seed: int = 0
-    guidance: float = 1.0
+    guidance: float | Guidance = 1.0
     solver: Solver = field(default_factory=UniPC)
     policy: ReusePolicy = field(default_factory=Off)
     predictor: Predictor = field(default_factory=Velocity)
@@ -44,20 +46,25 @@ class RunSettings:
     context_timestep: float = 0.0
     kv_dtype: torch.dtype | None = None
     batch_streams: bool = True
+    near_clean: float = 0.7
 
     def __post_init__(self) -> None:
         if self.items < 1:
             raise ValueError(f"batch of {self.items}: expected at least 1 item")
-        if not self.guidance >= 0:
-            raise ValueError(f"guidance {self.guidance}: expected 0 or more (1 is off)")
+        _ = self.guide   # checks the scale
+
+    @property
+    def guide(self) -> Guidance:
+        return self.guidance if isinstance(self.guidance, Guidance) else ClassifierFree(self.guidance)
 
     @property
     def streams(self) -> tuple[str, ...]:
-        return (COND,) if self.guidance == 1 else (COND, UNCOND)
+        return self.guide.streams
 
     def describe(self) -> dict[str, Any]:
         """As the trace holds it."""
-        return {"steps": self.table.steps, "seed": self.seed, "guidance": self.guidance, "items": self.items,
+        named = type(self.guidance).__name__ if isinstance(self.guidance, Guidance) else self.guidance
+        return {"steps": self.table.steps, "seed": self.seed, "guidance": named, "items": self.items,
                 "latent": [self.height, self.width], "solver": self.solver.name, "policy": self.policy.name,
                 "policy_settings": self.policy.settings(), "predictor": self.predictor.name,
                 "budget": None if self.budget.amount is None else f"{self.budget.amount:g} {self.budget.unit}",
@@ -68,12 +75,13 @@ class RunSettings:
 
 def checked_texts(texts: Texts, plan: ChunkPlan, settings: RunSettings) -> dict[str, list[Tensor]]:
     """The embedded prompts of the run's streams, one a chunk, expanded to all items. Raises ValueError."""
-    checked = {stream: _stream_texts(stream, texts, plan, settings) for stream in settings.streams}
+    checked = {stream: _stream_texts(stream, texts, plan, settings)
+               for stream in (*settings.streams, *([CONTEXT] if CONTEXT in texts else []))}
     for p in plan.passes():
         if p.joint and not all(_same(checked[s][c], checked[s][p.chunks[0]]) for s in checked for c in p.chunks):
             raise ValueError("prompts that differ by chunk in a plan that denoises chunks jointly: use one prompt, or "
                              "a plan with one chunk a pass")
-    for chunk, given in enumerate(zip(*checked.values(), strict=True)):
+    for chunk, given in enumerate(zip(*(checked[stream] for stream in settings.streams), strict=True)):
         lengths = sorted({text.shape[1] for text in given})
         if settings.batch_streams and len(lengths) > 1:
             raise ValueError(f"texts of {' and '.join(map(str, lengths))} tokens for chunk {chunk}: streams in one "
@@ -104,9 +112,9 @@ def check_plan(plan: ChunkPlan, settings: RunSettings) -> None:
     for count, table in ((plan.num_steps, settings.table), (plan.first_steps, settings.first_table)):
         if count is not None and (table is None or table.steps != count):
             raise ValueError(f"plan of {count} steps with a table of {table and table.steps}: they must agree")
-    blended = next((p.kind for p in plan.passes() if p.kind in ("near_clean", "recache")), None)
+    blended = next((p.kind for p in plan.passes() if p.kind in ("recache",)), None)
     if blended is not None:
-        raise ValueError(f"plan with a {blended} pass: this run has no blend for it; build the plan without")
+        raise ValueError(f"plan with a {blended} pass: this run cannot do it; build the plan without")
     if settings.compression is not None and settings.compression.finished_tokens is None and any(
             p.reads != tuple(range(p.chunks[0])) for p in plan.passes() if p.kind != "near_clean"):
         raise ValueError("KV compression with a plan whose chunks see only a part of the past: folded tokens have no "

@@ -228,7 +228,7 @@ def test_inputs_are_left_alone(model):
 
 def watch_caches(run):
     """Weak references to all keys, values and kept predictor values of a run that is on its way."""
-    tensors = [*run._store._keys.values(), *run._store._values.values(), *run._lanes.kept.values(),
+    tensors = [*run.cache.store._keys.values(), *run.cache.store._values.values(), *run._lanes.kept.values(),
                *(state.start for state in run.video.solver_states.values())]
     assert run._lanes.kept and run.video.solver_states
     return [weakref.ref(tensor) for tensor in tensors]
@@ -259,7 +259,7 @@ def test_caches_are_freed_however_a_run_ends(how, predictor):
         assert caught.value is not None   # held alive: the caches must be gone although the error still is
     gc.collect()
     assert len(seen) == 8 and all(reference() is None for reference in seen)
-    assert run._store.allocated_bytes == 0
+    assert run.cache.store.allocated_bytes == 0
 
 
 @by_name
@@ -321,9 +321,9 @@ def test_residents_never_exceed_the_least_budget_over_a_whole_run(plan, model):
     run = tiny_run(plan, model, budget=KVBudget(least, "tokens"), guidance=2.0)
 
     def check(progress):
-        run._store.check_integrity()
-        assert run._store.tokens <= least
-        assert set(progress.last.writes) <= set(run._store.chunks)
+        run.cache.store.check_integrity()
+        assert run.cache.store.tokens <= least
+        assert set(progress.last.writes) <= set(run.cache.store.chunks)
 
     assert run.run(check).isfinite().all()
     assert max(p.kv_tokens for p in run.trace.passes) == least
@@ -471,7 +471,6 @@ def test_a_store_in_bf16_changes_little_and_halves_the_memory(model):
     (lambda m: tiny_run(PLANS[0], m, texts(3, items=3), items=2), "text of 3"),
     (lambda m: tiny_run(PLANS[0], m, {**texts(3), "uncond#0": [normal(1, 6, 24)] * 3}, guidance=2.0), "5 and 6 tokens"),
     (lambda m: tiny_run(dense(4, 2, 3), m, {"cond#0": [normal(1, 5, 24, seed=s) for s in (1, 2)]}), "differ by chunk"),
-    (lambda m: tiny_run(pipelined(4, 2, 4, 2, near_clean_from=2), m), "near_clean"),
     (lambda m: tiny_run(PLANS[0], m, policy=FlowCache(threshold="0:0.1, 1:0.2")), "chunk 2 of 3"),
     (lambda m: RunSettings(flow_table(3, 3.0), 4, 4, items=0), "batch of 0"),
     (lambda m: RunSettings(flow_table(3, 3.0), 4, 4, guidance=-1), "guidance -1"),

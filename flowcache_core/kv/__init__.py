@@ -2,11 +2,11 @@
 
 from . import scorers  # noqa: F401  (registers them)
 from .budget import KVBudget, KVShape, chunk_tokens
-from .compression import Compression
+from .compression import Compression, settle
 from .layout import Layout, Slot
 from .residency import Residency, Room, capacity, least_tokens
 from .scoring import SCORERS, Cached, Scorer
 from .store import KVStore
 
 __all__ = ["SCORERS", "Cached", "Compression", "KVBudget", "KVShape", "KVStore", "Layout", "Residency", "Room",
-           "Scorer", "Slot", "capacity", "chunk_tokens", "least_tokens"]
+           "Scorer", "Slot", "capacity", "chunk_tokens", "least_tokens", "settle"]

@@ -10,21 +10,26 @@ from torch import Tensor
 from .scorers.flowcache import FlowCacheScore
 from .scoring import Cached, Scorer
 from .select import Granularity, by_position, by_score
+from .store import KVStore
 
 GRANULARITIES = ("token", "frame", "chunk")
 
 
 @dataclass(frozen=True)
 class Compression:
-    """granularity: what is kept or dropped as a whole. released_order: survivors lie in the order of their scores and
-    are pooled in that order, as in the authors' release; otherwise in the order of the video. finished_tokens: fold
-    as soon as finished chunks hold more than this many tokens, as the release does on SkyReels-V2, instead of when
-    the budget asks for room."""
+    """granularity: what is kept or dropped as a whole.
+
+    The rest is for comparison with the authors' release. released_order: survivors lie in the order of their scores
+    and are pooled in that order, instead of the video's. finished_tokens (SkyReels-V2): fold as soon as finished
+    chunks hold more than this, instead of when the budget asks for room. cached_chunks (MAGI-1): fold one chunk away
+    at the end of each stage in which so many are cached, with the queries of the last chunk that was computed.
+    """
 
     scorer: Scorer = field(default_factory=FlowCacheScore)
     granularity: Granularity = "token"
     released_order: bool = False
     finished_tokens: int | None = None
+    cached_chunks: int | None = None
 
     def __post_init__(self) -> None:
         if self.granularity not in GRANULARITIES:
@@ -39,3 +44,16 @@ class Compression:
         score = self.scorer.score(queries if self.scorer.needs_queries else None, cached)
         order = by_score if self.released_order else by_position
         return order(score, keep, self.group(cached.tokens_per_frame, cached.tokens_per_chunk))
+
+
+def settle(store: KVStore, compression: Compression, layer: int, stream: str, queries: Tensor, tokens_per_frame: int,
+           tokens_per_chunk: int) -> None:
+    """Carries out the announced compression of one layer and stream."""
+    keep = store.layout.folded.tokens
+
+    def choose(keys: Tensor, values: Tensor, positions: Tensor) -> Tensor:
+        cached = Cached(keys, values, None if compression.released_order else positions, tokens_per_frame,
+                        tokens_per_chunk)
+        return compression.choose(queries, cached, keep)
+
+    store.settle(layer, stream, choose)

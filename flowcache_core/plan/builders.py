@@ -56,8 +56,9 @@ def pipelined(frames: int, chunk_frames: int, steps: int, window: int, prefix_ch
                                 must_compute=True))
             for c in range(oldest, newest + 1):
                 row.append(Pass((c,), steps=((stage - c) * stage_rows + k,), reads=history.before(c), writes=(c,)))
-            if near_clean_from is not None and (stage - oldest) * stage_rows + k >= near_clean_from:
-                row.append(Pass((oldest,), "near_clean"))
+            step = (stage - oldest) * stage_rows + k
+            if near_clean_from is not None and step >= near_clean_from:
+                row.append(Pass((oldest,), "near_clean", steps=(step,)))
             rows.append(tuple(row))
     return ChunkPlan("pipelined", chunks, steps, tuple(rows), prefix_chunks)
 

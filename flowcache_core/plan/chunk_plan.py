@@ -25,9 +25,10 @@ class Chunk:
 class Pass:
     """One run of the network.
 
-    chunks: what is forwarded, ascending. steps: the step each of them takes (empty unless `kind` is denoise).
+    chunks: what is forwarded, ascending. steps: the step each of them takes (near_clean: takes part in; else empty).
     reads: other chunks whose cached keys it may see, ascending. writes: chunks whose keys it stores.
-    must_compute: no policy may skip it. joint: several chunks see one another in one forward.
+    must_compute: no policy may skip it. joint: several chunks see one another in one forward. place: the chunk whose
+    frame positions it is told in place of its own.
     """
 
     chunks: tuple[int, ...]
@@ -36,6 +37,7 @@ class Pass:
     reads: tuple[int, ...] = ()
     writes: tuple[int, ...] = ()
     must_compute: bool = False
+    place: int | None = None
 
     @property
     def joint(self) -> bool:
@@ -74,7 +76,10 @@ class ChunkPlan:
         return self.first_steps if chunk == 0 and self.first_steps is not None else self.num_steps
 
     def frame_index(self, p: Pass) -> tuple[int, ...]:
-        """Positions in the video of the latent frames that a pass forwards."""
+        """Positions in the video of the latent frames that a pass forwards, as the network is told them."""
+        if p.place is not None:
+            start = p.place * self.chunks[0].frames
+            return tuple(range(start, start + self.chunks[p.chunks[0]].frames))
         return tuple(chain.from_iterable(range(self.chunks[c].start, self.chunks[c].stop) for c in p.chunks))
 
     def chunk_steps(self) -> int:

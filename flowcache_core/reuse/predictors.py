@@ -7,13 +7,20 @@ Values are per lane (chunk, stream, item) without a batch dimension.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor
 
 from ..registry import Registry
 
 Stage = Literal["velocity", "hidden"]
+
+
+class Span(NamedTuple):
+    """Noise before and after a step."""
+
+    sigma: float
+    sigma_next: float
 
 
 @dataclass(frozen=True)
@@ -24,12 +31,12 @@ class Predictor(ABC):
     stage: ClassVar[Stage]
 
     @abstractmethod
-    def keep(self, value_in: Tensor | None, value_out: Tensor) -> Tensor:
+    def keep(self, value_in: Tensor | None, value_out: Tensor, span: Span) -> Tensor:
         """What a computed step leaves behind. hidden: tokens `(N, D)` before and after the blocks; velocity: None
         and `(C, F, h, w)`."""
 
     @abstractmethod
-    def predict(self, kept: Tensor, value_in: Tensor | None) -> Tensor:
+    def predict(self, kept: Tensor, value_in: Tensor | None, span: Span) -> Tensor:
         """The value of a skipped step."""
 
 
@@ -43,10 +50,10 @@ class Velocity(Predictor):
 
     stage: ClassVar[Stage] = "velocity"
 
-    def keep(self, value_in: Tensor | None, value_out: Tensor) -> Tensor:
+    def keep(self, value_in: Tensor | None, value_out: Tensor, span: Span) -> Tensor:
         return value_out
 
-    def predict(self, kept: Tensor, value_in: Tensor | None) -> Tensor:
+    def predict(self, kept: Tensor, value_in: Tensor | None, span: Span) -> Tensor:
         return kept
 
 
@@ -57,8 +64,23 @@ class Residual(Predictor):
 
     stage: ClassVar[Stage] = "hidden"
 
-    def keep(self, value_in: Tensor | None, value_out: Tensor) -> Tensor:
+    def keep(self, value_in: Tensor | None, value_out: Tensor, span: Span) -> Tensor:
         return value_out - value_in
 
-    def predict(self, kept: Tensor, value_in: Tensor | None) -> Tensor:
+    def predict(self, kept: Tensor, value_in: Tensor | None, span: Span) -> Tensor:
         return value_in + kept
+
+
+@PREDICTORS.register("increment")
+@dataclass(frozen=True)
+class Increment(Predictor):
+    """Moves the latent as far as the last computed step did, whatever the length of this one (FlowCache's release on
+    MAGI-1): as steps grow, the chunk falls behind its time. For comparison; `velocity` does not."""
+
+    stage: ClassVar[Stage] = "velocity"
+
+    def keep(self, value_in: Tensor | None, value_out: Tensor, span: Span) -> Tensor:
+        return value_out * (span.sigma_next - span.sigma)
+
+    def predict(self, kept: Tensor, value_in: Tensor | None, span: Span) -> Tensor:
+        return kept / (span.sigma_next - span.sigma)

@@ -110,7 +110,7 @@ def test_a_budget_is_kept_and_positions_ascend(model, scorer, granularity):
                          compression=Compression(SCORERS.make(scorer), granularity)), []
 
     def look(progress):
-        store = run._store
+        store = run.cache.store
         store.check_integrity()
         seen.append(store.tokens)
         folded = [store.folded_positions(*place) for place in store._keys]
@@ -151,8 +151,8 @@ def test_streams_in_one_call_or_in_one_each(model):
 def test_the_released_order_is_that_of_the_scores(model):
     run = tiny_run(PLAN, model, guidance=2.0, budget=KVBudget(3), compression=Compression(released_order=True))
     orders = []
-    run.run(lambda progress: orders.extend((run._store.folded_positions(0, "cond#0").diff(dim=-1) > 0).all().item()
-                                           for _ in [0] if run._store.folded_positions(0, "cond#0") is not None))
+    run.run(lambda progress: orders.extend((run.cache.store.folded_positions(0, "cond#0").diff(dim=-1) > 0).all().item()
+                                           for _ in [0] if run.cache.store.folded_positions(0, "cond#0") is not None))
     assert orders and not all(orders)
 
 

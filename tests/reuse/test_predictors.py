@@ -2,19 +2,27 @@ import pytest
 import torch
 
 from flowcache_core.reuse import PREDICTORS
-from flowcache_core.reuse.predictors import Residual, Velocity
+from flowcache_core.reuse.predictors import Increment, Residual, Span, Velocity
 from tests.reference import normal
+
+STEP = Span(0.8, 0.6)
 
 
 def test_the_residual_by_hand():
     """Two blocks that double: 10 becomes 40. A skipped step from 11 gives 11 + 30 = 41; computed it would be 44."""
-    kept = Residual().keep(torch.tensor(10.0), torch.tensor(40.0))
-    assert Residual().predict(kept, torch.tensor(11.0)) == 41
+    kept = Residual().keep(torch.tensor(10.0), torch.tensor(40.0), STEP)
+    assert Residual().predict(kept, torch.tensor(11.0), STEP) == 41
 
 
 def test_the_velocity_by_hand():
-    kept = Velocity().keep(None, torch.tensor([3.0, -2.0]))
-    assert torch.equal(Velocity().predict(kept, None), torch.tensor([3.0, -2.0]))
+    kept = Velocity().keep(None, torch.tensor([3.0, -2.0]), STEP)
+    assert torch.equal(Velocity().predict(kept, None, STEP), torch.tensor([3.0, -2.0]))
+
+
+def test_the_increment_moves_as_far_as_the_last_computed_step():
+    """Velocity 3 over a step of -0.2 moved by -0.6; over a step of -0.4 that is a velocity of 1.5."""
+    kept = Increment().keep(None, torch.tensor(3.0), STEP)
+    assert float(Increment().predict(kept, None, Span(0.6, 0.2))) == pytest.approx(1.5)
 
 
 @pytest.mark.parametrize("name", PREDICTORS.names())
@@ -22,7 +30,7 @@ def test_a_step_that_did_not_change_is_predicted_exactly(name):
     predictor = PREDICTORS[name]()
     before, after = normal(5, 4).round(), normal(5, 4, seed=1).round()
     inputs = None if predictor.stage == "velocity" else before
-    assert torch.equal(predictor.predict(predictor.keep(inputs, after), inputs), after)
+    assert torch.equal(predictor.predict(predictor.keep(inputs, after, STEP), inputs, STEP), after)
 
 
 @pytest.mark.parametrize("name", PREDICTORS.names())
@@ -31,8 +39,8 @@ def test_nothing_is_written_into_what_a_predictor_is_given(name):
     before, after, now = normal(5, 4), normal(5, 4, seed=1), normal(5, 4, seed=2)
     copies = [t.clone() for t in (before, after, now)]
     velocity = predictor.stage == "velocity"
-    kept = predictor.keep(None if velocity else before, after)
+    kept = predictor.keep(None if velocity else before, after, STEP)
     kept_copy = kept.clone()
-    predictor.predict(kept, None if velocity else now)
+    predictor.predict(kept, None if velocity else now, STEP)
     assert torch.equal(kept, kept_copy)
     assert all(torch.equal(a, b) for a, b in zip((before, after, now), copies, strict=True))

@@ -1,0 +1,84 @@
+"""The KV cache of one run: the store, and when chunks land in it, leave it, or are folded."""
+
+from torch import Tensor
+
+from .backbones.backbone import Backbone
+from .kv import KVShape, KVStore, Residency, capacity, chunk_tokens, settle
+from .plan.chunk_plan import ChunkPlan, Pass
+from .run_settings import RunSettings
+
+
+class RunCache:
+    """`store` is None where the plan caches nothing. `queries`: those of the last computed pass, by layer and stream,
+    where a compression wants them."""
+
+    def __init__(self, plan: ChunkPlan, settings: RunSettings, backbone: Backbone, tokens_per_frame: int) -> None:
+        self._plan, self._compression, self._tokens = plan, settings.compression, tokens_per_frame
+        self._chunk = chunk_tokens(plan, tokens_per_frame)
+        sizes, budget, streams = backbone.sizes, settings.budget, settings.guide.writers
+        dtype = settings.kv_dtype or backbone.dtype
+        shape = KVShape(sizes.layers, len(streams), settings.items, sizes.heads, sizes.head_dim, dtype.itemsize)
+        group = self._compression.group(tokens_per_frame, self._chunk) if self._compression else None
+        room = capacity(plan, budget, tokens_per_frame, shape, group)
+        self._residency = Residency(plan, budget, tokens_per_frame, budget.tokens(self._chunk, shape), group)
+        self.store = KVStore(shape, streams, room, dtype, backbone.device) if room else None
+        self._layers, self.finished = sizes.layers, set(range(plan.prefix_chunks))
+        keeps_queries = self._compression is not None and self._compression.cached_chunks is not None
+        self.queries: dict[tuple[int, str], Tensor] | None = {} if keeps_queries else None
+
+    def close(self) -> None:
+        """Frees the store."""
+        if self.store is not None:
+            self.store.close()
+        if self.queries is not None:
+            self.queries.clear()
+
+    def held(self) -> tuple[int, int]:
+        """Resident tokens per layer and stream, and bytes of all."""
+        return (self.store.tokens, self.store.resident_bytes) if self.store else (0, 0)
+
+    def expire(self, row: int) -> None:
+        """Releases what no pass from `row` on reads."""
+        for chunk in self._residency.expire(row):
+            self.store.release(chunk)
+
+    def make_room(self, row: int, p: Pass) -> None:
+        """Gives every chunk that `p` writes for the first time a slot; others leave or are folded for it."""
+        before = set(self._residency.resident)
+        room = self._residency.admit(p, row)
+        for chunk in room.evicted:
+            self.store.release(chunk)
+        if room.keep:
+            self.store.fold(room.folded, room.keep)
+        for chunk in p.writes:
+            if chunk not in before:
+                span = self._plan.chunks[chunk]
+                self.store.reserve(chunk, span.frames * self._tokens, span.start * self._tokens)
+
+    def _loose(self) -> tuple[list[int], int]:
+        """Finished chunks with slots of their own, and the tokens of these and of what is folded."""
+        chunks = [chunk for chunk in self.store.chunks if chunk in self.finished]
+        folded = self.store.layout.folded
+        return chunks, (folded.tokens if folded else 0) + sum(self.store.layout.slot(c).tokens for c in chunks)
+
+    def before_computed(self) -> None:
+        """The release on SkyReels-V2 folds at the first computed pass after too much is finished."""
+        limit = self._compression and self._compression.finished_tokens
+        if limit:
+            chunks, tokens = self._loose()
+            if tokens > limit:
+                self.store.fold(chunks, limit)
+
+    def after_row(self, row: int) -> None:
+        """The release on MAGI-1 folds one chunk away when a stage ends, the cache is full and chunks are to come."""
+        total = self._compression and self._compression.cached_chunks
+        if not total or self.store.tokens < total * self._chunk or row + 1 >= len(self._plan.rows):
+            return
+        ahead = {c for p in self._plan.rows[row + 1] for c in p.writes}
+        chunks, tokens = self._loose()
+        landing = ahead - {*self.store.chunks, *self.store.layout.folded_chunks}
+        if not landing or tokens < 2 * self._chunk:
+            return
+        self.store.fold(chunks, max(tokens - self._chunk, self._chunk))
+        for (layer, stream), queries in self.queries.items():
+            settle(self.store, self._compression, layer, stream, queries, self._tokens, self._chunk)
