@@ -4,13 +4,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..plan import ChunkPlan
 from ..profiles import load_profile
-from .arguments import PROFILE, add_plan_options, build_plan
+from .arguments import PROFILE, add_plan_options, add_reuse_options, build_plan
 
 
 def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser("plan", help="show a schedule: which chunk takes which step when")
     add_plan_options(parser)
+    add_reuse_options(parser)
+    parser.add_argument("--shift", type=float, help="of the noise levels (default from the profile)")
+    parser.add_argument("--model", type=Path, help="a Wan-layout .safetensors instead of the bundled model")
     parser.add_argument("--out", type=Path, help="write the schedule as a PNG to this file")
     parser.set_defaults(run=run)
 
@@ -21,8 +25,31 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     plan = build_plan(args, load_profile(PROFILE))
     print(plan_text(plan))
+    share = None
+    if args.preset or args.policy or args.threshold or args.settings:
+        text, share = foreseen(args, plan)
+        print(f"\n{text}")
     if args.out is not None:
         write_png(args.out, plan_picture(plan))
     return {"plan": plan.name, "chunks": len(plan.chunks), "latent_frames": plan.frames, "rows": len(plan.rows),
             "passes": sum(1 for _ in plan.passes()), "chunk_steps": plan.chunk_steps(),
-            "most_in_flight": plan.most_in_flight(), "picture": str(args.out) if args.out else None}
+            "most_in_flight": plan.most_in_flight(), "foreseen_share": share,
+            "picture": str(args.out) if args.out else None}
+
+
+def foreseen(args: argparse.Namespace, plan: ChunkPlan) -> tuple[str, float]:
+    """What the policy will decide in every chunk, and the share of steps that it computes."""
+    from ..demo.bundle import TRANSFORMER, load_transformer
+    from ..foresight import foresee
+    from ..report.tables import decision_text
+    from ..solvers import flow_table
+    from .request import choose_reuse
+
+    profile = load_profile(PROFILE)
+    policy, _ = choose_reuse(PROFILE, args.preset, args.policy, args.threshold, args.settings, args.predictor)
+    policy.check(len(plan.chunks))
+    table = flow_table(plan.num_steps, profile.shift if args.shift is None else args.shift, profile.truncate_timesteps)
+    model = load_transformer(args.model or TRANSFORMER)
+    decisions = foresee(policy, table, len(plan.chunks), model.time_modulation)
+    computed = [decision.computes for chunk in decisions for decision in chunk]
+    return decision_text(decisions), round(sum(computed) / len(computed), 4)

@@ -7,7 +7,7 @@ import torch
 
 from ..backbones.backbone import Backbone
 from ..generation import COND, UNCOND, Generation, RunSettings
-from ..kv import KVBudget
+from ..kv import Compression, KVBudget
 from ..plan import ChunkPlan, History, dense, diffusion_forcing, pipelined, rolling, sequential
 from ..profiles import Profile, load_preset
 from ..protocols import TextEncoder
@@ -60,6 +60,7 @@ class RunRequest:
     policy: ReusePolicy
     predictor: Predictor
     budget: KVBudget = KVBudget()
+    compression: Compression | None = None
     negative: str = ""
 
     def accelerated(self, policy: ReusePolicy, predictor: Predictor) -> "RunRequest":
@@ -70,7 +71,8 @@ class RunRequest:
         return RunSettings(
             flow_table(self.plan.num_steps, self.shift, p.truncate_timesteps), *p.latent, seed=self.seed,
             guidance=self.guidance, solver=SOLVERS.make(p.solver), policy=self.policy, predictor=self.predictor,
-            budget=self.budget, noise_rule=NOISE_RULES.make(p.noise_rule), context_timestep=p.context_timestep)
+            budget=self.budget, compression=self.compression, noise_rule=NOISE_RULES.make(p.noise_rule),
+            context_timestep=p.context_timestep)
 
     def generation(self, backbone: Backbone, encoder: TextEncoder) -> Generation:
         """A run, checked but not started."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ..kv import SCORERS, Compression, KVBudget
 from ..reuse import POLICIES, PREDICTORS, Predictor, ReusePolicy
 
 FOLDER = Path(__file__).parent
@@ -38,12 +39,14 @@ class Profile:
 
 @dataclass(frozen=True)
 class Preset:
-    """Tested settings for a profile. provenance: the command and figures that chose them."""
+    """Tested settings for a profile. provenance: the command and figures that chose them, or their source."""
 
     name: str
     policy: ReusePolicy
     predictor: Predictor
     provenance: dict[str, Any]
+    budget: KVBudget = KVBudget()
+    compression: Compression | None = None
 
 
 def _read(path: Path, what: str) -> dict[str, Any]:
@@ -65,10 +68,32 @@ def preset_names(profile: str) -> list[str]:
 
 
 def load_preset(profile: str, name: str) -> Preset:
-    """A preset of a profile. Raises ValueError listing the known ones."""
+    """A preset of a profile, by name, or the one in a file `*.json` that `tune` wrote. Raises ValueError listing the
+    known ones, or where the file is for another profile."""
+    if name.endswith(".json"):
+        return _from_file(profile, Path(name))
     data = _read(FOLDER / "presets" / f"{profile}.json", "profile")
     if name not in data["presets"]:
         raise ValueError(f"unknown preset {name!r} of profile {profile!r}: choose one of {', '.join(data['presets'])}")
+    return _made(data, name)
+
+
+def _made(data: dict[str, Any], name: str) -> Preset:
     entry = data["presets"][name]
+    kv, budget, compression = entry.get("kv"), KVBudget(), None
+    if kv is not None:
+        budget = KVBudget(kv["chunks"], "chunks")
+        compression = Compression(SCORERS.make(kv["scorer"], kv["settings"]), kv["granularity"])
     return Preset(name, POLICIES.make(entry["policy"], entry["settings"]), PREDICTORS.make(entry["predictor"]),
-                  data["provenance"])
+                  {**data["provenance"], **entry.get("provenance", {})}, budget, compression)
+
+
+def _from_file(profile: str, path: Path) -> Preset:
+    try:
+        data = json.loads(path.read_text())
+        family, (name,) = data["profile"], data["presets"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: no preset file ({error}); make one with tune") from error
+    if family != profile:
+        raise ValueError(f"{path}: a preset for {family}, this run is of {profile}: thresholds do not carry over")
+    return _made(data, name)

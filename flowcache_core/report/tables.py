@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..plan.chunk_plan import ChunkPlan, Row
+from ..reuse.contract import Decision
 from .plan_picture import PlanCell, plan_cells, plan_sentence
 
 MISSING = "-"
@@ -111,3 +112,16 @@ def _legend(cells: Mapping[tuple[int, int], PlanCell]) -> str:
     if any(cell.joint for cell in cells.values()):
         words.append("chunks of a row run jointly")
     return "; ".join(words)
+
+
+def decision_text(decisions: Sequence[Sequence[Decision]]) -> str:
+    """One line for each run of chunks with the same decisions: # a computed step, - a skipped one."""
+    lines, patterns = [], ["".join("#" if d.computes else "-" for d in chunk) for chunk in decisions]
+    first = 0
+    for chunk, pattern in enumerate(patterns):
+        if chunk + 1 < len(patterns) and patterns[chunk + 1] == pattern:
+            continue
+        name = f"chunk {chunk}" if chunk == first else f"chunks {first}-{chunk}"
+        lines.append(f"{name}: {pattern} ({pattern.count('#')} of {len(pattern)} steps computed)")
+        first = chunk + 1
+    return "\n".join(lines)

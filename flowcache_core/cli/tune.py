@@ -1,0 +1,73 @@
+"""`tune`: finds the threshold for a wanted speed-up or PSNR and writes it as a preset file."""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..reuse import PREDICTORS
+from ..reuse.policies.flowcache import FlowCache
+from .arguments import PROFILE, add_plan_options, add_run_options, build_request
+from .request import parse_settings
+
+
+def add_parser(verbs: Any) -> None:
+    parser = verbs.add_parser("tune", help="find the threshold for a wanted speed-up or PSNR, write a preset file")
+    wanted = parser.add_mutually_exclusive_group(required=True)
+    wanted.add_argument("--speedup", type=float, help="wanted speed-up, as in 3")
+    wanted.add_argument("--psnr", type=float, help="wanted PSNR in dB against the uncached run, as in 30")
+    add_run_options(parser)
+    add_plan_options(parser)
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE",
+                        help="any setting of the policy flowcache but its threshold")
+    parser.add_argument("--predictor", default="velocity", help=f"one of {', '.join(PREDICTORS.names())}")
+    parser.add_argument("--out", type=Path, default=Path("out/tuned.json"), help="preset file; use it as --preset FILE")
+    parser.set_defaults(run=run, preset=None, policy=None, threshold=None)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    from ..metrics import psnr
+    from ..reuse import POLICIES
+    from ..tuning import Probe, Tuner
+    from .demo import warm_up
+    from .execute import load_models
+    from .output import prepare_folder, to_frames
+
+    words = parse_settings(args.settings, POLICIES, "flowcache")
+    if "threshold" in words:
+        raise ValueError("--set threshold: tune finds the threshold; leave it out")
+    policy, predictor = FlowCache(**words), PREDICTORS.make(args.predictor)
+    args.settings, args.predictor = [], None
+    prepare_folder(args.out.resolve().parent)
+    request, models = build_request(args), load_models(args.model)
+    warm_up(request, models)
+
+    def sample(chosen: Any) -> tuple[Any, Any]:
+        made = replace(request, policy=chosen, predictor=predictor).generation(models.backbone, models.encoder)
+        latents = made.run()
+        return made.trace, to_frames(models.codec.decode(latents))
+
+    uncached, truth = sample(Probe(of=policy))
+
+    def verify(chosen: Any) -> tuple[Any, float]:
+        trace, frames = sample(chosen)
+        quality = psnr(frames, truth)
+        print(f"threshold {chosen.threshold}: {uncached.seconds / trace.seconds:.2f}x, {quality:.2f} dB")
+        return trace, quality
+
+    tuner = Tuner(uncached, request.settings().table, policy, verify)
+    found = tuner.for_speedup(args.speedup) if args.speedup is not None else tuner.for_psnr(args.psnr)
+    result = {"threshold": str(found.policy.threshold), "speedup": round(found.speedup, 3),
+              "psnr_db": round(found.psnr_db, 2), "computed_share": round(found.computed_share, 4)}
+    write_preset(args, found.policy, predictor.name, {**result, "runs": len(tuner.trials)})
+    return {**result, "preset": str(args.out)}
+
+
+def write_preset(args: argparse.Namespace, policy: FlowCache, predictor: str, figures: dict[str, Any]) -> None:
+    """The form of profiles/presets/*.json, with one preset that is named after the file."""
+    wanted = f"--speedup {args.speedup:g}" if args.speedup is not None else f"--psnr {args.psnr:g}"
+    provenance = {"command": f"python -m flowcache_core tune {wanted}", "chunks": args.chunks, "figures": figures}
+    preset = {"policy": policy.name, "settings": policy.settings(), "predictor": predictor}
+    args.out.write_text(json.dumps({"profile": PROFILE, "provenance": provenance,
+                                    "presets": {args.out.stem: preset}}, indent=2) + "\n")

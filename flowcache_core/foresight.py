@@ -1,0 +1,48 @@
+"""What a policy will decide, walked through without a network: ahead of sampling, or for other settings afterwards.
+
+Exact where decisions do not depend on content (FlowCache's time modulation; any policy without a signal). With
+recorded distances of a content signal it is an estimate: skipped steps change the content that later ones are judged
+by.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .reuse.contract import Decision, ReusePolicy, StepInfo
+from .solvers.sigmas import SigmaTable
+
+CONTENT_FREE = ("none", "time_modulation")
+FORESEEN_STREAM = "cond#0"
+
+
+def walk(policy: ReusePolicy, table: SigmaTable, chunk: int, chunks: int,
+         signal: Callable[[int], Tensor | None]) -> tuple[Decision, ...]:
+    """The decisions of one chunk; signal(step) is what the policy looks at."""
+    state, decisions = policy.new_state(), []
+    for step in range(table.steps):
+        info = StepInfo(chunk, chunks, step, table.steps, FORESEEN_STREAM, 0, *table.sigmas[step:step + 2])
+        decisions.append(policy.decide(state, info, signal(step)))
+        state = policy.observe(state, info, signal(step), decisions[-1])
+    return tuple(decisions)
+
+
+def foresee(policy: ReusePolicy, table: SigmaTable, chunks: int,
+            time_modulation: Callable[[Tensor], Tensor]) -> list[tuple[Decision, ...]]:
+    """The decisions of every chunk, ahead of sampling. Raises ValueError for a policy that looks at content."""
+    if policy.signal not in CONTENT_FREE:
+        raise ValueError(f"policy {policy.name} looks at {policy.signal}: its decisions depend on the video and cannot "
+                         "be shown before it is made")
+    signals: list[Tensor | None] = [None] * table.steps
+    if policy.signal == "time_modulation":
+        signals = [time_modulation(torch.tensor([[timestep]]))[0, 0] for timestep in table.timesteps]
+    return [walk(policy, table, chunk, chunks, signals.__getitem__) for chunk in range(chunks)]
+
+
+def signals_of(distances: Sequence[float | None]) -> list[Tensor]:
+    """Signals of one number whose relative distances from step to step are `distances` (None counts as 0)."""
+    signals = [torch.ones(1)]
+    for distance in distances[1:]:
+        signals.append(signals[-1] * (1 + (distance or 0.0)))
+    return signals
