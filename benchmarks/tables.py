@@ -20,7 +20,7 @@ if "flowcache_core" not in sys.modules:   # tests load the core by file and keep
 
 from flowcache_core.report.tables import comparison_table  # noqa: E402
 
-PAGES = ("README.md", "docs/benchmarks.md")
+PAGES = ("README.md", "docs/benchmarks.md", "docs/flowcache.md")
 BLOCK = re.compile(r"(<!-- table (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 Rows = list[dict[str, Any]]
 
@@ -63,6 +63,19 @@ def memory(result: dict[str, Any]) -> Rows:
             for r in result["rows"]]
 
 
+def compression(result: dict[str, Any]) -> Rows:
+    return [{"cache": r["cache"], "KV peak MB": round(r["kv_peak_bytes"] / 1e6, 2), "of full": r["kv_share"],
+             "task score ↑": r["score"], "PSNR dB against full": r["psnr_db"],
+             "choosing tokens %": r["compress_percent"]}
+            for r in result["long_video"]]
+
+
+def event(result: dict[str, Any]) -> Rows:
+    r = result["real_size"]
+    return [{"heads": r["heads"], "queries": r["queries"], "keys": r["keys"], "extra MB": r["extra_mb"],
+             "compression s": r["compression_seconds"], "one attention s": r["attention_seconds"]}]
+
+
 def sweep(result: dict[str, Any]) -> Rows:
     return [{"policy": r["policy"], "signal": r.get("distance_signal", "-"),
              "setting": r.get("threshold", r.get("interval")), "predictor": r["predictor"],
@@ -72,7 +85,8 @@ def sweep(result: dict[str, Any]) -> Rows:
 
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Rows]]] = {
     "speed": ("demo", speed), "quality": ("demo", quality), "world": ("world", world), "skip": ("overhead", skip),
-    "hooks": ("overhead", hooks), "memory": ("memory", memory), "sweep": ("sweep", sweep)}
+    "hooks": ("overhead", hooks), "memory": ("memory", memory), "sweep": ("sweep", sweep),
+    "compression": ("compression", compression), "event": ("compression", event)}
 
 
 def table(name: str, results: dict[str, Any]) -> str:

@@ -1,14 +1,14 @@
 """What a cached token is worth: how much queries look at it, and how much it repeats what others say.
 
 Exact forms of FlowCache's two terms (arXiv 2602.10825, section 3.2) that never hold a queries x keys or keys x keys
-matrix: queries go by in tiles, and similarity to all others is similarity to their sum.
+matrix: heads go by one after the other, queries in tiles, and similarity to all others is similarity to their sum.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TILE_BYTES = 32 * 2**20   # of one tile of logits; two or three such tensors live at once
+TILE_BYTES = 32 * 2**20   # of one tile of logits; two such tensors live at once
 
 
 def mean_attention(q: Tensor, k: Tensor) -> Tensor:
@@ -19,12 +19,13 @@ def mean_attention(q: Tensor, k: Tensor) -> Tensor:
     """
     b, heads, n, d = k.shape
     group = q.shape[1] // heads
-    keys = k.float().transpose(-1, -2).unsqueeze(2) / d**0.5
     total = torch.zeros(b, heads, n, device=k.device)
-    rows = max(1, TILE_BYTES // (4 * b * heads * group * n))
-    for tile in q.unflatten(1, (heads, group)).split(rows, dim=3):
-        logits = (tile.float() @ keys).amax(2) if group > 1 else (tile.float() @ keys).squeeze(2)
-        total += logits.softmax(-1).sum(2)
+    rows = max(1, TILE_BYTES // (4 * b * group * n))
+    for head in range(heads):
+        keys = k[:, head, None].float().transpose(-1, -2)
+        for tile in q[:, head * group:(head + 1) * group].split(rows, dim=2):
+            logits = (tile.float() / d**0.5 @ keys).amax(1)
+            total[:, head] += logits.softmax(-1).sum(1)
     return total / q.shape[2]
 
 
@@ -52,7 +53,10 @@ def redundancy(k: Tensor) -> Tensor:
 
     A key's cosine with itself is left out; the mean is over n.
     """
-    unit = k.float()
-    unit = unit / (unit.norm(dim=-1, keepdim=True) + 1e-8)
-    others = (unit * (unit.sum(2, keepdim=True) - unit)).sum(-1)
-    return (others / k.shape[2]).softmax(-1)
+    return torch.stack([_repeated(k[:, head].float()) for head in range(k.shape[1])], dim=1)
+
+
+def _repeated(keys: Tensor) -> Tensor:
+    unit = keys / (keys.norm(dim=-1, keepdim=True) + 1e-8)
+    others = (unit * (unit.sum(1, keepdim=True) - unit)).sum(-1)
+    return (others / keys.shape[1]).softmax(-1)
