@@ -19,6 +19,7 @@ from ..backbones.wan_vae import LATENT_CHANNELS, LATENT_MEAN, LATENT_STD, WanVAE
 from .world import BACKGROUND, SIZE, random_scene, random_starts, render
 
 LATENT_NOISE, POWER_WEIGHT = 0.5, 1e-4   # noise: the largest share of the latents' own rms
+DECODER_NOISE = 0.15                     # when the decoder is trained alone, on what a denoiser leaves
 COLOUR_WEIGHT = 1.0
 LOUDEST = 0.7   # largest standard deviation of the normalised latents in any direction
 CLIP_FRAMES, CROP, BATCH = 17, 64, 3
@@ -78,7 +79,8 @@ def train_codec(codec: WanVAE, minutes: float, seed: int, log: Callable[[dict], 
         with torch.autocast("cpu", torch.bfloat16):
             mean = codec.moments(pixels)[0].float()
             power = mean.square().mean()
-            level = LATENT_NOISE * torch.rand(BATCH, 1, 1, 1, 1, generator=generator) * power.detach().sqrt()
+            most = DECODER_NOISE if decoder_only else LATENT_NOISE
+            level = most * torch.rand(BATCH, 1, 1, 1, 1, generator=generator) * power.detach().sqrt()
             noisy = mean + level * torch.randn(mean.shape, generator=generator)
             output = codec.reconstruct(noisy).float()
             read = colours(noisy).float()
