@@ -1,5 +1,6 @@
-"""Finds the threshold of a reuse policy for a wanted speed-up or PSNR: one uncached run that records distances, a
-prediction, and real runs that verify it. Nobody should have to guess 0.1 or 0.15."""
+"""Finds the threshold of a reuse policy for a wanted speed-up or PSNR: an uncached run that records distances, another
+that is timed (the first run of a process is slower), a prediction, and real runs that verify it. Nobody should have to
+guess 0.1 or 0.15."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -57,12 +58,13 @@ Verify = Callable[[ReusePolicy], tuple[Trace, float]]
 class Prediction:
     """What thresholds would do, from the distances and times of an uncached run."""
 
-    def __init__(self, trace: Trace, table: SigmaTable, policy: FlowCache) -> None:
+    def __init__(self, probe: Trace, timed: Trace, table: SigmaTable, policy: FlowCache) -> None:
+        """probe: of a run with `Probe`, for its distances; timed: of an uncached run, for its times."""
         self.policy, self._table, self.skip_cost = policy, table, SKIP_COST
-        denoising = [p for p in trace.passes if p.kind == "denoise"]
-        self._chunks = len(trace.plan["chunks"])
-        self._seconds = {(p.chunks[0], p.steps[0]): p.seconds for p in denoising}
-        self._other = trace.seconds - sum(self._seconds.values())
+        denoising = [p for p in probe.passes if p.kind == "denoise"]
+        self._chunks = len(probe.plan["chunks"])
+        self._seconds = {(p.chunks[0], p.steps[0]): p.seconds for p in timed.passes if p.kind == "denoise"}
+        self._other = timed.seconds - sum(self._seconds.values())
         first = {}
         for p in denoising:
             first.setdefault(p.chunks[0], [None] * table.steps)[p.steps[0]] = p.lanes[0].distance
@@ -111,10 +113,10 @@ def with_threshold(policy: FlowCache, threshold: float, ramp: float = 1.0) -> Fl
 
 
 class Tuner:
-    """Searches by prediction, verifies by running. `uncached`: the trace of a run with `Probe`."""
+    """Searches by prediction, verifies by running; `probe` and `timed` as in `Prediction`."""
 
-    def __init__(self, uncached: Trace, table: SigmaTable, policy: FlowCache, verify: Verify) -> None:
-        self.prediction, self._base, self._verify = Prediction(uncached, table, policy), uncached.seconds, verify
+    def __init__(self, probe: Trace, timed: Trace, table: SigmaTable, policy: FlowCache, verify: Verify) -> None:
+        self.prediction, self._base, self._verify = Prediction(probe, timed, table, policy), timed.seconds, verify
         self.trials: list[Trial] = []
 
     def _try(self, policy: FlowCache) -> Trial:

@@ -41,7 +41,7 @@ def tuner(probe, model):
         run.run()
         return timed(run.trace), 20 + 40 * run.trace.computed_share
 
-    return Tuner(probe, TABLE, FlowCache(), verify)
+    return Tuner(probe, probe, TABLE, FlowCache(), verify)
 
 
 @pytest.mark.parametrize("wanted", [1.3, 2.0, 3.0])
@@ -80,7 +80,7 @@ def test_a_prediction_equals_the_run(probe, model):
     run = tiny_run(PLAN, model, policy=policy)
     run.run()
     made = {(chunk, step) for (chunk, step, _, _), kind in decisions(run).items() if kind == "compute"}
-    assert Prediction(probe, TABLE, FlowCache()).computed(policy) == made
+    assert Prediction(probe, probe, TABLE, FlowCache()).computed(policy) == made
 
 
 def test_policies_that_need_no_signal_are_foreseen_and_those_that_look_at_content_are_not(model):

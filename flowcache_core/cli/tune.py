@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         latents = made.run()
         return made.trace, to_frames(models.codec.decode(latents))
 
-    uncached, truth = sample(Probe(of=policy))
+    probe, truth = sample(Probe(of=policy))
+    uncached, _ = sample(POLICIES.make("off"))
 
     def verify(chosen: Any) -> tuple[Any, float]:
         trace, frames = sample(chosen)
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         print(f"threshold {chosen.threshold}: {uncached.seconds / trace.seconds:.2f}x, {quality:.2f} dB")
         return trace, quality
 
-    tuner = Tuner(uncached, request.settings().table, policy, verify)
+    tuner = Tuner(probe, uncached, request.settings().table, policy, verify)
     found = tuner.for_speedup(args.speedup) if args.speedup is not None else tuner.for_psnr(args.psnr)
     result = {"threshold": str(found.policy.threshold), "speedup": round(found.speedup, 3),
               "psnr_db": round(found.psnr_db, 2), "computed_share": round(found.computed_share, 4)}
