@@ -5,7 +5,7 @@ nothing hangs on the model. What it decides and measures is in its `trace`.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,6 +21,7 @@ from .reuse.contract import Decision, StepInfo
 from .reuse.predictors import Span
 from .run_cache import RunCache
 from .run_settings import CONTEXT, RunSettings, Texts, check_plan, checked_texts
+from .run_state import RunState
 from .signal_source import SignalSource
 from .trace import LaneRecord, PassRecord, Trace
 
@@ -75,25 +76,28 @@ class Generation:
         self.video = LatentVideo(plan, settings, backbone, prefix)
         self._signals = SignalSource(settings.policy.signal, backbone, self.video)
         self._held: dict[int, tuple[Pass, dict[str, Tensor]]] = {}
-        self._closed = False
+        self._closed, self._row = False, 0
         self.trace = Trace(settings.describe(), {"name": plan.name, "num_steps": plan.num_steps,
                                                  "chunks": [[c.start, c.stop] for c in plan.chunks],
                                                  "rows": len(plan.rows)},
                            self.cache.store.allocated_bytes if self.cache.store else 0)
 
     def run(self, on_progress: Callable[[Progress], None] | None = None,
-            on_chunk: Callable[[int, Tensor], None] | None = None) -> Tensor:
+            on_chunk: Callable[[int, Tensor], None] | None = None,
+            on_state: Callable[[RunState], None] | None = None) -> Tensor:
         """Latents `(items, C, F, h, w)` of the whole video, fp32.
 
-        on_chunk(chunk, latent) is called once a chunk, when it has taken its last step. The run's caches are freed
-        however it ends.
+        on_chunk(chunk, latent) is called once a chunk, when it has taken its last step; on_state(state) after the rows
+        in which chunks finish, when `on_chunk` has had them, and after the last row. The run's caches are freed however
+        it ends.
         """
         if self._closed:
             raise RuntimeError("this Generation has ended: a run runs once, make a new one")
-        total, done = sum(1 for _ in self.plan.passes()), 0
+        rows, total = self.plan.rows, sum(1 for _ in self.plan.passes())
+        done = sum(len(row) for row in rows[:self._row])
         try:
             with torch.inference_mode():
-                for number, row in enumerate(self.plan.rows):
+                for number, row in enumerate(rows[self._row:], self._row):
                     self.cache.expire(number)
                     for p in row:
                         decisions = self._run_pass(number, p)
@@ -102,11 +106,38 @@ class Generation:
                         if on_progress is not None:
                             on_progress(Progress(done, total, p, decisions))
                     self.cache.after_row(number)
-                    for chunk in self._finished_in(row):
+                    self._row, finished = number + 1, self._finished_in(row)
+                    for chunk in finished:
                         self._finish(chunk, on_chunk)
+                    if on_state is not None and (finished or self._row == len(rows)):
+                        on_state(self.export_state())
             return self.video.latents
         finally:
             self.close()
+
+    def export_state(self) -> RunState:
+        """What going on after the last whole row needs. Its tensors are views: write or copy them before the run moves.
+        Latents of finished chunks are not in it."""
+        return RunState(self._row, tuple(sorted(self._done_chunks())), self.video.export_state(self._row),
+                        self._lanes.export_state(), self.cache.export_state(), tuple(self.trace.passes))
+
+    def restore(self, state: RunState, finished: Mapping[int, Tensor]) -> None:
+        """Goes on from `state`, made by a run of the same plan, settings, texts and model; before `run`.
+
+        finished: the latents of `state.finished`. Raises ValueError where one is missing or something does not fit.
+        """
+        missing = [c for c in state.finished if c not in finished]
+        if missing:
+            raise ValueError(f"no latent of the finished chunk {missing[0]}: a run goes on from the latents of chunks "
+                             f"{', '.join(map(str, state.finished))} and its state")
+        with torch.inference_mode():
+            self.video.restore(state.video, {c: finished[c] for c in state.finished})
+            self.cache.restore(state.cache)
+        self._lanes.restore(state.lanes)
+        self._row, self.trace.passes = state.row, list(state.passes)
+
+    def _done_chunks(self) -> list[int]:
+        return [c for row in self.plan.rows[:self._row] for c in self._finished_in(row)]
 
     def close(self) -> None:
         """Frees every cache of the run."""

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from .reuse.contract import Decision, Kind, ReusePolicy, StepInfo
 from .reuse.predictors import Predictor
+from .saved import saved
 
 
+@saved
 class Lane(NamedTuple):
     chunk: int
     stream: str
@@ -59,6 +61,13 @@ class Lanes:
         if not decision.computes and lane not in self.kept:
             return replace(decision, kind=Kind.COMPUTE, reason="nothing to reuse yet")
         return decision
+
+    def export_state(self) -> dict[str, dict[Lane, Any]]:
+        """What `restore` needs: policy states and predictor values by lane."""
+        return {"states": dict(self._states), "kept": dict(self.kept)}
+
+    def restore(self, state: dict[str, dict[Lane, Any]]) -> None:
+        self._states, self.kept = dict(state["states"]), dict(state["kept"])
 
     def close(self) -> None:
         """Drops everything, also where somebody still holds this object (an error's traceback does)."""

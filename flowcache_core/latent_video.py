@@ -1,5 +1,6 @@
 """The latents of one run as they are denoised, chunk by chunk, with the solver state of each chunk."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -32,6 +33,22 @@ class LatentVideo:
         if prefix.shape[0] not in (1, target.shape[0]) or prefix.shape[1:] != target.shape[1:]:
             raise ValueError(f"prefix {tuple(prefix.shape)}: expected {tuple(target.shape)}")
         target.copy_(prefix)
+
+    def export_state(self, row: int) -> dict[str, Any]:
+        """Latents (views) and solver states of the chunks that are in flight before `row`. Chunks that wait are noise,
+        which the seed gives again; finished ones are the caller's to keep."""
+        begun = {c for passes in self.plan.rows[:row] for p in passes if p.kind == "denoise" for c in p.chunks}
+        ahead = {c for passes in self.plan.rows[row:] for p in passes if p.kind == "denoise" for c in p.chunks}
+        return {"latents": {c: self.chunk(c) for c in sorted(begun & ahead)}, "solver": dict(self.solver_states)}
+
+    def restore(self, state: dict[str, Any], finished: Mapping[int, Tensor]) -> None:
+        """Raises ValueError for a latent of another shape."""
+        for chunk, latent in {**finished, **state["latents"]}.items():
+            target = self.chunk(chunk)
+            if latent.shape != target.shape:
+                raise ValueError(f"latent {tuple(latent.shape)} of chunk {chunk}: expected {tuple(target.shape)}")
+            target.copy_(latent)
+        self.solver_states = dict(state["solver"])
 
     def chunk(self, chunk: int) -> Tensor:
         """The chunk's latents, a view `(items, C, f, h, w)`."""

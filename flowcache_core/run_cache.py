@@ -1,5 +1,7 @@
 """The KV cache of one run: the store, and when chunks land in it, leave it, or are folded."""
 
+from typing import Any
+
 from torch import Tensor
 
 from .backbones.backbone import Backbone
@@ -22,6 +24,7 @@ class RunCache:
         room = capacity(plan, budget, tokens_per_frame, shape, group)
         self._residency = Residency(plan, budget, tokens_per_frame, budget.tokens(self._chunk, shape), group)
         self.store = KVStore(shape, streams, room, dtype, backbone.device) if room else None
+        self._device = backbone.device
         self._layers, self.finished = sizes.layers, set(range(plan.prefix_chunks))
         keeps_queries = self._compression is not None and self._compression.cached_chunks is not None
         self.queries: dict[tuple[int, str], Tensor] | None = {} if keeps_queries else None
@@ -32,6 +35,20 @@ class RunCache:
             self.store.close()
         if self.queries is not None:
             self.queries.clear()
+
+    def export_state(self) -> dict[str, Any]:
+        """What `restore` needs; keys and values are views."""
+        r = self._residency
+        return {"resident": list(r.resident), "folded": r.folded, "finished": set(self.finished),
+                "queries": self.queries, "store": self.store.export_state() if self.store else None}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._residency.resident, self._residency.folded = list(state["resident"]), state["folded"]
+        self.finished = set(state["finished"])
+        if self.queries is not None:
+            self.queries.update({place: q.to(self._device) for place, q in state["queries"].items()})
+        if self.store is not None:
+            self.store.restore(state["store"])
 
     def held(self) -> tuple[int, int]:
         """Resident tokens per layer and stream, and bytes of all."""

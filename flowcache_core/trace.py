@@ -11,9 +11,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .saved import saved
+
 SCHEMA = "flowcache-trace/1"
 
 
+@saved
 @dataclass(frozen=True)
 class LaneRecord:
     """One decision. distance: how far the signal moved; value: what was compared with limit (null: not compared)."""
@@ -29,6 +32,7 @@ class LaneRecord:
     limit: float | None = None
 
 
+@saved
 @dataclass(frozen=True)
 class PassRecord:
     """One pass. seconds: wall time with its solver steps; hook_seconds: the part spent in our own code; calls: forwards

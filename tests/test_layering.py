@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CORE = "flowcache_core"
 HOST = ("comfy", "comfy_*", "nodes", "folder_paths", "server", "execution")
 QUESTIONS = ("plan", "solvers", "reuse", "kv", "attention")
-VALUES = tuple(f"{CORE}.{name}" for name in ("plan.chunk_plan", "registry", "per_chunk"))
+VALUES = tuple(f"{CORE}.{name}" for name in ("plan.chunk_plan", "registry", "per_chunk", "saved"))
 MAY_RUN = tuple(f"{CORE}.{name}" for name in ("generation", "cli", "cli_*", "cli.*", "__main__", "demo", "demo.*"))
 MACHINE_PATH = re.compile(r"(?<![\w.-])/(?:root|work|home|Users)/")
 

@@ -6,10 +6,14 @@ whose tokens every head chose for itself.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from ..saved import saved
 
 Span = tuple[int, int]   # start and stop, in tokens of a buffer
 
 
+@saved
 @dataclass(frozen=True)
 class Slot:
     """Spans of a buffer, in the order of their tokens; `position` is the first token's place in the video."""
@@ -43,6 +47,7 @@ def first_tokens(spans: Iterable[Span], tokens: int) -> tuple[Span, ...]:
     return tuple(out)
 
 
+@saved
 @dataclass(frozen=True)
 class Fold:
     """One compression event: of the tokens in `old` (folded ones first, then whole chunks) `keep` stay, in `new`.
@@ -115,6 +120,14 @@ class Layout:
         for chunk in chunks:
             del self.slots[chunk]
         return event
+
+    def export_state(self) -> dict[str, Any]:
+        return {"slots": dict(self.slots), "folded": self.folded, "folded_chunks": self.folded_chunks}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes over slots as they lay in a buffer of any size that holds them."""
+        self.slots, self.folded, self.folded_chunks = dict(state["slots"]), state["folded"], state["folded_chunks"]
+        self.check()
 
     def check(self) -> None:
         """Raises RuntimeError where slots overlap, leave the buffer, or contradict the order of the video."""

@@ -6,6 +6,7 @@ reads come in ascending order and a compression knows which tokens are neighbour
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -148,6 +149,35 @@ class KVStore:
         """Places in the video of the tokens of unfolded `chunks`, in the order in which `read` returns them."""
         slots = [self.layout.slots[c] for c in sorted(chunks) if c in self.layout.slots]
         return [p for slot in slots for p in range(slot.position, slot.position + slot.tokens)]
+
+    def export_state(self) -> dict[str, Any]:
+        """What `restore` needs: the layout, and views of whatever was written, span by span."""
+        return {"layout": self.layout.export_state(), "pending": dict(self._pending), "written": set(self._written),
+                "positions": dict(self._positions),
+                "content": {place: tuple((*span, *(buffer[place][:, :, slice(*span)]
+                                                   for buffer in (self._keys, self._values)))
+                                         for span in self._filled(place)) for place in self._keys}}
+
+    def _filled(self, place: Place) -> list[Span]:
+        """Spans of the buffers at `place` that hold something."""
+        slots = [self.layout.slots[c] for layer, stream, c in self._written if (layer, stream) == place]
+        spans = [span for slot in slots for span in slot.spans]
+        if place in self._pending:
+            spans += self._pending[place].old
+        elif self.layout.folded is not None:
+            spans += self.layout.folded.spans
+        return joined(sorted(spans))
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes over what a store of the same shape exported. Raises ValueError where it does not fit."""
+        self.layout.restore(state["layout"])
+        self._pending, self._written = dict(state["pending"]), set(state["written"])
+        self._positions = {place: t.to(self._keys[place].device) for place, t in state["positions"].items()}
+        for place, spans in state["content"].items():
+            for start, stop, keys, values in spans:
+                for buffer, part in ((self._keys, keys), (self._values, values)):
+                    buffer[place][:, :, start:stop].copy_(part)
+        self.check_integrity()
 
     def close(self) -> None:
         """Drops every buffer."""

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..saved import saved
 from .base import SOLVERS, Solver
 from .sigmas import SigmaTable
 
 
+@saved
 @dataclass(frozen=True)
 class UniPCState:
     """clean: estimates of the clean sample at the last two steps, oldest first. start: the sample from which the

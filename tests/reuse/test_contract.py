@@ -10,6 +10,7 @@ import torch
 
 from flowcache_core.plan import diffusion_forcing, rolling, sequential
 from flowcache_core.reuse import POLICIES, PREDICTORS, Kind
+from flowcache_core.run_state import read_state, write_state
 from flowcache_core.solvers import SOLVERS
 from tests.reference import decisions, normal, texts, tiny_run, tiny_wan
 from tests.reuse.toy import ConstantFlow, step_info
@@ -76,6 +77,24 @@ def test_two_runs_are_identical(name, predictor, model, make):
     assert torch.equal(runs[0].run(), runs[1].run())
     assert decisions(runs[0]) == decisions(runs[1])
     assert sum(runs[0].trace.counts().values()) == 4 * PLAN.chunk_steps() == len(decisions(runs[0]))
+
+
+@by_policy
+@by_predictor
+def test_a_run_goes_on_from_its_states_bit_for_bit(name, predictor, model, make, tmp_path):
+    """Whatever a policy and a predictor remember must be something that a run state can hold."""
+    policy, states, chunks = make(name), [], {}
+
+    def keep(state):
+        states.append(tmp_path / f"{len(states)}.safetensors")
+        write_state(states[-1], state, {})
+
+    whole = run_with(policy, model, predictor=predictor, **BATCH)
+    latents = whole.run(None, lambda chunk, latent: chunks.update({chunk: latent.clone()}), keep)
+    rest = run_with(policy, model, predictor=predictor, **BATCH)
+    rest.restore(read_state(states[0])[0], chunks)
+    assert torch.equal(rest.run(), latents)
+    assert decisions(rest) == decisions(whole)
 
 
 @by_policy

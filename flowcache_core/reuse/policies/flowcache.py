@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...per_chunk import PerChunk, parse_per_chunk
 from ...registry import knob
+from ...saved import saved
 from ..contract import NOT_FINITE, POLICIES, Decision, Kind, ReusePolicy, SignalKind, StepInfo
 from ..polynomials import TABLES
 from ..signals import relative_l1
@@ -16,6 +17,7 @@ SIGNALS = ("time_modulation", "patch_embedding")
 NO_TABLE = "none"
 
 
+@saved
 @dataclass(frozen=True)
 class Accumulated:
     """before: the signal of the last step; total: distance since the last computed step; skips: skipped since."""
