@@ -177,7 +177,7 @@ class Generation:
         velocities: dict[str, list[Tensor]] = {}
         for rows in self._row_groups(p):
             hooks = PassHooks(self.plan, p, rows, decisions, self._lanes, self.cache.store, self.backbone.sizes.layers,
-                              self.settings, self._spans(p), self.cache.queries)
+                              self.settings, self._spans(p), self.cache.queries, self.cache.weighted)
             velocity = self._call(p, rows, hooks)
             cost = cost.plus(hooks)
             for (stream, _), value in zip(rows, velocity, strict=True):

@@ -6,11 +6,12 @@ the blocks, and only they write keys, so a skipped chunk leaves its keys as they
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from .attention import WeightedAttention
 from .backbones.hooks import Attend, BlockInput, Call, Run
 from .kv import KVStore, chunk_tokens, settle
 from .lanes import Lane, Lanes
@@ -49,7 +50,7 @@ class PassHooks:
     """Hooks of pass `p` for the call rows `rows`; made for one call and dropped after it.
 
     spans: noise before and after the step of every chunk. queries: where given, each layer's and stream's queries are
-    left here.
+    left here. weighted: how merged keys get their weight.
     """
 
     plan: ChunkPlan
@@ -62,6 +63,7 @@ class PassHooks:
     settings: RunSettings
     spans: dict[int, Span]
     queries: dict[tuple[int, str], Tensor] | None = None
+    weighted: WeightedAttention = field(default_factory=WeightedAttention)
 
     def __post_init__(self) -> None:
         self.watch, self.kv_watch = Stopwatch(), Stopwatch()
@@ -137,14 +139,17 @@ class PassHooks:
         chosen = None if whole else torch.tensor(items, device=k.device)
         own = self._write(layer, stream, k, v, chosen) if cache == stream else ()
         stored_all = len(own) == len(self.p.chunks)
-        keys, values = self.store.read(layer, cache, [*self.p.reads, *own] if stored_all else self.p.reads)
+        seen = [*self.p.reads, *own] if stored_all else self.p.reads
+        keys, values = self.store.read(layer, cache, seen)
+        log_m = self.store.log_m(layer, cache, seen)
         if chosen is not None:
-            keys, values = keys[chosen], values[chosen]
+            keys, values, log_m = keys[chosen], values[chosen], None if log_m is None else log_m[chosen]
         keys, values = keys.to(k.dtype), values.to(v.dtype)
         if not stored_all:
             keys, values = torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)
+            log_m = None if log_m is None else torch.nn.functional.pad(log_m, (0, k.shape[2]))
         self.keys_seen = max(self.keys_seen, keys.shape[2])
-        return attend(q, keys, values)
+        return self.weighted(attend, q, keys, values, log_m)
 
     def _write(self, layer: int, stream: str, k: Tensor, v: Tensor, chosen: Tensor | None) -> tuple[int, ...]:
         """Stores the keys of the chunks that the pass writes; returns those chunks."""

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .attention import WeightedAttention
 from .backbones.backbone import Backbone
 from .kv import KVShape, KVStore, Residency, capacity, chunk_tokens, settle
 from .plan.chunk_plan import ChunkPlan, Pass
@@ -23,7 +24,9 @@ class RunCache:
         group = self._compression.group(tokens_per_frame, self._chunk) if self._compression else None
         room = capacity(plan, budget, tokens_per_frame, shape, group)
         self._residency = Residency(plan, budget, tokens_per_frame, budget.tokens(self._chunk, shape), group)
-        self.store = KVStore(shape, streams, room, dtype, backbone.device) if room else None
+        marks = self._compression.marks if self._compression else ()
+        self.store = KVStore(shape, streams, room, dtype, backbone.device, marks) if room else None
+        self.weighted = WeightedAttention()
         self._device = backbone.device
         self._layers, self.finished = sizes.layers, set(range(plan.prefix_chunks))
         keeps_queries = self._compression is not None and self._compression.cached_chunks is not None

@@ -35,6 +35,11 @@ class Compression:
         if self.granularity not in GRANULARITIES:
             raise ValueError(f"granularity {self.granularity!r}: choose one of {', '.join(GRANULARITIES)}")
 
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What the store must keep beside each token."""
+        return ()
+
     def group(self, tokens_per_frame: int, tokens_per_chunk: int) -> int:
         """Tokens that stay or go together."""
         return {"token": 1, "frame": tokens_per_frame, "chunk": tokens_per_chunk}[self.granularity]

@@ -13,23 +13,24 @@ from torch import Tensor
 
 from .budget import KVShape
 from .layout import Fold, Layout, Span, joined
+from .marks import LOG_M, Kept, Marks, Place
 from .select import gather_tokens
 
-Place = tuple[int, str]   # layer, stream
-Choose = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""`choose(keys, values, positions) -> (items, heads, keep)` indices of the tokens that stay."""
+Choose = Callable[[Tensor, Tensor, Tensor], Tensor | Kept]
+"""`choose(keys, values, positions)`: `(items, heads, keep)` indices of the tokens that stay, or `Kept`."""
 
 
 class KVStore:
-    """Keys and values `(items, heads, capacity, head_dim)` of every (layer, stream)."""
+    """Keys and values `(items, heads, capacity, head_dim)` of every (layer, stream). marks: see `Marks`."""
 
     def __init__(self, shape: KVShape, streams: Sequence[str], capacity: int, dtype: torch.dtype,
-                 device: torch.device | str) -> None:
+                 device: torch.device | str, marks: Sequence[str] = ()) -> None:
         size = (shape.items, shape.heads, capacity, shape.head_dim)
         self.capacity, self.streams, self.layout = capacity, tuple(streams), Layout(capacity)
         self._keys = {(layer, s): torch.empty(size, dtype=dtype, device=device)
                       for layer in range(shape.layers) for s in self.streams}
         self._values = {place: torch.empty_like(keys) for place, keys in self._keys.items()}
+        self.marks = Marks(marks, list(self._keys), size[:3], device)
         self._positions: dict[Place, Tensor] = {}
         self._pending: dict[Place, Fold] = {}
         self._written: set[tuple[int, str, int]] = set()
@@ -56,6 +57,7 @@ class KVStore:
     def reserve(self, chunk: int, tokens: int, position: int) -> None:
         """Gives `chunk` room. Raises ValueError for a second slot, or where there is too little."""
         self.layout.reserve(chunk, tokens, position)
+        self.marks.clear(self.layout.slot(chunk).spans)
 
     def release(self, chunk: int) -> None:
         """Frees the chunk's slot in every layer and stream."""
@@ -82,15 +84,25 @@ class KVStore:
         event = self._pending.pop(place)
         keys, values = (self._gather(buffer[place], joined(event.old)) for buffer in (self._keys, self._values))
         positions = self._event_positions(place, event)
-        index = choose(keys, values, positions)
+        kept = choose(keys, values, positions)
+        kept = kept if isinstance(kept, Kept) else Kept(kept)
+        index = kept.index
         if tuple(index.shape) != (*keys.shape[:2], event.keep):
             raise ValueError(f"a choice of {tuple(index.shape)} tokens: expected {(*keys.shape[:2], event.keep)}")
-        for buffer, old in ((self._keys, keys), (self._values, values)):
+        self.marks.fold(place, event.old, event.new, kept)
+        for buffer, old, changed in ((self._keys, keys, None), (self._values, values, kept.values)):
             begin = 0
             for start, stop in event.new:
-                buffer[place][:, :, start:stop] = gather_tokens(old, index[..., begin:begin + stop - start])
-                begin += stop - start
+                part = slice(begin, begin + stop - start)
+                chosen = gather_tokens(old, index[..., part]) if changed is None else changed[:, :, part]
+                buffer[place][:, :, start:stop] = chosen
+                begin = part.stop
         self._positions[place] = positions.gather(-1, index)
+
+    def pending_marks(self, layer: int, stream: str) -> dict[str, Tensor]:
+        """The marks `(items, heads, n)` of the tokens that compete in the announced compression."""
+        place = (layer, stream)
+        return {name: self.marks.read(place, name, self._pending[place].old) for name in self.marks.names}
 
     def _event_positions(self, place: Place, event: Fold) -> Tensor:
         items, heads = self._keys[place].shape[:2]
@@ -128,11 +140,20 @@ class KVStore:
         Folded chunks are read together: all their tokens that are left, if any of them is asked for.
         """
         self._check_settled(layer, stream)
+        spans = self._spans(layer, stream, chunks)
+        return tuple(self._gather(buffer[layer, stream], spans) for buffer in (self._keys, self._values))
+
+    def log_m(self, layer: int, stream: str, chunks: Sequence[int]) -> Tensor | None:
+        """Of the tokens that `read` returns: the logarithm of how many each stands for, `(items, heads, n)`; None
+        where each stands for itself."""
+        place = (layer, stream)
+        return self.marks.read(place, LOG_M, self._spans(*place, chunks)) if self.marks.used(place, LOG_M) else None
+
+    def _spans(self, layer: int, stream: str, chunks: Sequence[int]) -> list[Span]:
         slots = [self.layout.slots[c] for c in chunks if (layer, stream, c) in self._written]
         if not self.layout.folded_chunks.isdisjoint(chunks):
             slots.append(self.layout.folded)
-        spans = joined(span for slot in sorted(slots, key=lambda slot: slot.position) for span in slot.spans)
-        return tuple(self._gather(buffer[layer, stream], spans) for buffer in (self._keys, self._values))
+        return joined(span for slot in sorted(slots, key=lambda slot: slot.position) for span in slot.spans)
 
     @staticmethod
     def _gather(buffer: Tensor, spans: Sequence[Span]) -> Tensor:
@@ -153,7 +174,7 @@ class KVStore:
     def export_state(self) -> dict[str, Any]:
         """What `restore` needs: the layout, and views of whatever was written, span by span."""
         return {"layout": self.layout.export_state(), "pending": dict(self._pending), "written": set(self._written),
-                "positions": dict(self._positions),
+                "positions": dict(self._positions), "marks": self.marks.export_state(),
                 "content": {place: tuple((*span, *(buffer[place][:, :, slice(*span)]
                                                    for buffer in (self._keys, self._values)))
                                          for span in self._filled(place)) for place in self._keys}}
@@ -173,6 +194,7 @@ class KVStore:
         self.layout.restore(state["layout"])
         self._pending, self._written = dict(state["pending"]), set(state["written"])
         self._positions = {place: t.to(self._keys[place].device) for place, t in state["positions"].items()}
+        self.marks.restore(state["marks"])
         for place, spans in state["content"].items():
             for start, stop, keys, values in spans:
                 for buffer, part in ((self._keys, keys), (self._values, values)):
@@ -183,6 +205,7 @@ class KVStore:
         """Drops every buffer."""
         for table in (self._keys, self._values, self._positions, self._pending, self._written):
             table.clear()
+        self.marks.close()
         self.layout = Layout(0)
 
     def check_integrity(self) -> None:
@@ -190,6 +213,7 @@ class KVStore:
         self.layout.check()
         if any(chunk not in self.layout.slots for _, _, chunk in self._written):
             raise RuntimeError("keys are marked as written for a chunk that is not resident")
+        self.marks.check(joined(sorted(self.layout.folded.spans)) if self.layout.folded and not self._pending else [])
         for place, positions in self._positions.items():
             if place not in self._pending and positions.shape[-1] != self.layout.folded.tokens:
                 raise RuntimeError(f"layer {place[0]}, {place[1]}: {positions.shape[-1]} folded positions for "
