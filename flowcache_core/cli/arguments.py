@@ -7,7 +7,8 @@ from ..kv import SCORERS, Compression, KVBudget
 from ..kv.compression import GRANULARITIES
 from ..per_chunk import parse_prompts
 from ..plan import ChunkPlan
-from ..profiles import Profile, load_profile, preset_names
+from ..profiles import Profile, load_profile, profile_names
+from ..profiles.schedule import profile_history
 from ..reuse import POLICIES, PREDICTORS
 from .request import PLANS, PlanRequest, RunRequest, choose_reuse, parse_settings
 
@@ -17,21 +18,24 @@ PROFILE = "demo"
 
 def add_plan_options(parser: argparse.ArgumentParser, chunks: int = 8) -> None:
     group = parser.add_argument_group("schedule")
+    group.add_argument("--profile", default=PROFILE, help=f"one of {', '.join(profile_names())}, or a .json file of "
+                       f"your own (default {PROFILE})")
     group.add_argument("--chunks", type=int, default=chunks, help=f"chunks of the video (default {chunks})")
     group.add_argument("--latent-frames", type=int, help="latent frames instead of whole chunks (any number)")
     group.add_argument("--chunk-frames", type=int, help="latent frames a chunk (default from the profile)")
     group.add_argument("--steps", type=int, help="denoising steps a chunk (default from the profile)")
     group.add_argument("--plan", default=None, help=f"one of {', '.join(PLANS)} (default from the profile)")
     group.add_argument("--ar-step", type=int, help="rows between the starts of neighbouring chunks (diffusion_forcing)")
-    group.add_argument("--window", type=int, default=5, help="chunks in flight (pipelined)")
-    group.add_argument("--history", type=int, help="chunks that a chunk may look back to (default all)")
-    group.add_argument("--history-sink", type=int, default=0, help="first chunks that stay visible beside --history")
+    group.add_argument("--window", type=int, help="chunks in flight (pipelined; default from the profile)")
+    group.add_argument("--history", type=int, help="chunks that a chunk may look back to (default from the profile)")
+    group.add_argument("--history-sink", type=int, help="first chunks that stay visible beside --history")
     group.add_argument("--no-commit", action="store_true", help="no pass at zero noise for finished chunks")
 
 
 def add_reuse_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("reuse")
-    group.add_argument("--preset", help=f"one of {', '.join(preset_names(PROFILE))} (default off)")
+    group.add_argument("--preset", help="off, quality, balanced, fast, another of the profile, or a file that tune "
+                       "wrote (default off)")
     group.add_argument("--policy", help=f"one of {', '.join(POLICIES.names())}, instead of a preset")
     group.add_argument("--threshold", help="of the policy: 0.1, or '0:0.05, 1+:0.1', or '0.05->0.15'")
     group.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE",
@@ -64,8 +68,12 @@ def build_plan(args: argparse.Namespace, profile: Profile) -> ChunkPlan:
     frames = args.chunks * chunk_frames if args.latent_frames is None else args.latent_frames
     steps = profile.steps if args.steps is None else args.steps
     ar_step = -(-profile.ar_step * steps // profile.steps) if args.ar_step is None else args.ar_step
+    history, sink = args.history, args.history_sink
+    if history is None and sink is None:
+        history, sink = profile_history(profile)
     return PlanRequest(args.plan or profile.plan, frames, chunk_frames, steps, ar_step,
-                       profile.commit and not args.no_commit, args.window, args.history, args.history_sink).build()
+                       profile.commit and not args.no_commit, args.window or profile.in_flight, history, sink or 0,
+                       len(profile.first_step_list) or None, profile.near_clean_from).build()
 
 
 def build_budget(args: argparse.Namespace) -> KVBudget:
@@ -95,10 +103,12 @@ def build_compression(args: argparse.Namespace) -> Compression | None:
 
 def build_request(args: argparse.Namespace) -> RunRequest:
     """Raises ValueError for the first option that does not make sense, before any file is touched."""
-    profile = load_profile(PROFILE)
+    profile = load_profile(args.profile)
     plan = build_plan(args, profile)
-    policy, predictor = choose_reuse(PROFILE, args.preset, args.policy, args.threshold, args.settings, args.predictor)
+    chosen = choose_reuse(profile, args.preset, args.policy, args.threshold, args.settings, args.predictor)
+    own = args.kv_window is not None or args.kv_budget is not None or args.kv_scorer is not None
     return RunRequest(profile, plan, parse_prompts(args.prompt, len(plan.chunks)), args.seed,
                       profile.shift if args.shift is None else args.shift,
                       profile.guidance if args.guidance is None else args.guidance,
-                      policy, predictor, build_budget(args), build_compression(args))
+                      chosen.policy, chosen.predictor, build_budget(args) if own else chosen.budget,
+                      build_compression(args) if own else chosen.compression, note=chosen.note)

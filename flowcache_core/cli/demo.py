@@ -10,7 +10,7 @@ import numpy as np
 from ..kv import KVBudget
 from ..plan import sequential
 from ..profiles import load_preset
-from .arguments import PROFILE, add_plan_options, add_run_options, build_request
+from .arguments import add_plan_options, add_run_options, build_request
 
 
 def add_parser(verbs: Any) -> None:
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from .execute import execute, load_models
     from .output import prepare_folder
 
-    preset = load_preset(PROFILE, args.preset)
+    preset = load_preset(args.profile, args.preset)
     args.preset = None
     uncached = build_request(args)
     models = load_models(args.model)

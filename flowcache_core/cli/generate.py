@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     summary = made.trace.summary()
     print(f"{len(request.plan.chunks)} chunks in {summary['seconds']:.1f} s; computed {summary['computed']} of "
           f"{summary['chunk_steps']} chunk steps; KV peak {summary['kv_peak_bytes'] / 1e6:.1f} MB; {made.video}")
-    print(no_effect(made.trace), end="")
+    print(f"{request.note}\n" if request.note else "", no_effect(made.trace), sep="", end="")
     return {**summary, "video": str(made.video), "trace": str(folder / "trace.json"), "report": str(made.report)}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..plan import ChunkPlan
 from ..profiles import load_profile
-from .arguments import PROFILE, add_plan_options, add_reuse_options, build_plan
+from .arguments import add_plan_options, add_reuse_options, build_plan
 
 
 def add_parser(verbs: Any) -> None:
@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from ..report import plan_picture, plan_text
     from ..video import write_png
 
-    plan = build_plan(args, load_profile(PROFILE))
+    plan = build_plan(args, load_profile(args.profile))
     print(plan_text(plan))
     share = None
     if args.preset or args.policy or args.threshold or args.settings:
@@ -41,14 +41,14 @@ def foreseen(args: argparse.Namespace, plan: ChunkPlan) -> tuple[str, float]:
     """What the policy will decide in every chunk, and the share of steps that it computes."""
     from ..demo.bundle import TRANSFORMER, load_transformer
     from ..foresight import foresee
+    from ..profiles.schedule import step_table
     from ..report.tables import decision_text
-    from ..solvers import flow_table
     from .request import choose_reuse
 
-    profile = load_profile(PROFILE)
-    policy, _ = choose_reuse(PROFILE, args.preset, args.policy, args.threshold, args.settings, args.predictor)
+    profile = load_profile(args.profile)
+    policy = choose_reuse(profile, args.preset, args.policy, args.threshold, args.settings, args.predictor).policy
     policy.check(len(plan.chunks))
-    table = flow_table(plan.num_steps, profile.shift if args.shift is None else args.shift, profile.truncate_timesteps)
+    table = step_table(profile, plan.num_steps, profile.shift if args.shift is None else args.shift)
     model = load_transformer(args.model or TRANSFORMER)
     decisions = foresee(policy, table, len(plan.chunks), model.time_modulation)
     computed = [decision.computes for chunk in decisions for decision in chunk]

@@ -9,18 +9,20 @@ from ..backbones.backbone import Backbone
 from ..generation import COND, UNCOND, Generation, RunSettings
 from ..kv import Compression, KVBudget
 from ..plan import ChunkPlan, History, dense, diffusion_forcing, pipelined, rolling, sequential
-from ..profiles import Profile, load_preset
+from ..profiles import Preset, Profile, load_preset
+from ..profiles.schedule import first_table, run_guidance, step_table
 from ..protocols import TextEncoder
 from ..registry import Registry
 from ..reuse import POLICIES, PREDICTORS, Predictor, ReusePolicy
-from ..solvers import NOISE_RULES, SOLVERS, flow_table
+from ..solvers import NOISE_RULES, SOLVERS
 
 PLANS = ("diffusion_forcing", "sequential", "pipelined", "dense", "rolling")
 
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """A schedule in words. frames: latent frames of the video; history: chunks a chunk may see (None: all)."""
+    """A schedule in words. frames: latent frames of the video; history: chunks a chunk may see (None: all);
+    near_clean_from: share of the steps after which the oldest chunk also runs alone (pipelined)."""
 
     name: str
     frames: int
@@ -31,6 +33,8 @@ class PlanRequest:
     window: int = 5
     history: int | None = None
     sink: int = 0
+    first_steps: int | None = None
+    near_clean_from: float | None = None
 
     def build(self) -> ChunkPlan:
         """Raises ValueError where the numbers make no plan."""
@@ -41,15 +45,17 @@ class PlanRequest:
         if self.name == "diffusion_forcing":
             return diffusion_forcing(*args, self.ar_step, history=history, commit=self.commit)
         if self.name == "sequential":
-            return sequential(*args, history=history, commit=self.commit)
+            return sequential(*args, self.first_steps, history=history, commit=self.commit)
         if self.name == "pipelined":
-            return pipelined(*args, self.window, history=history, commit=self.commit)
+            late = None if self.near_clean_from is None else round(self.near_clean_from * self.steps)
+            return pipelined(*args, self.window, history=history, commit=self.commit, near_clean_from=late)
         return dense(*args) if self.name == "dense" else rolling(*args, history=history)
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """Everything a run needs but the model. prompts: one a chunk; negative: the unconditional prompt."""
+    """Everything a run needs but the model. prompts: one a chunk; negative: the unconditional prompt; note: what the
+    preset has to say."""
 
     profile: Profile
     plan: ChunkPlan
@@ -62,6 +68,7 @@ class RunRequest:
     budget: KVBudget = KVBudget()
     compression: Compression | None = None
     negative: str = ""
+    note: str = ""
 
     def accelerated(self, policy: ReusePolicy, predictor: Predictor) -> "RunRequest":
         return replace(self, policy=policy, predictor=predictor)
@@ -69,8 +76,9 @@ class RunRequest:
     def settings(self) -> RunSettings:
         p = self.profile
         return RunSettings(
-            flow_table(self.plan.num_steps, self.shift, p.truncate_timesteps), *p.latent, seed=self.seed,
-            guidance=self.guidance, solver=SOLVERS.make(p.solver), policy=self.policy, predictor=self.predictor,
+            step_table(p, self.plan.num_steps, self.shift), *p.latent, seed=self.seed,
+            first_table=first_table(p, self.plan, self.shift), guidance=run_guidance(p, self.guidance),
+            solver=SOLVERS.make(p.solver), policy=self.policy, predictor=self.predictor,
             budget=self.budget, compression=self.compression, noise_rule=NOISE_RULES.make(p.noise_rule),
             context_timestep=p.context_timestep)
 
@@ -99,17 +107,17 @@ def parse_settings(pairs: Sequence[str], registry: Registry, name: str) -> dict[
     return settings
 
 
-def choose_reuse(profile: str, preset: str | None, policy: str | None, threshold: str | None, pairs: Sequence[str],
-                 predictor: str | None) -> tuple[ReusePolicy, Predictor]:
+def choose_reuse(profile: Profile, preset: str | None, policy: str | None, threshold: str | None,
+                 pairs: Sequence[str], predictor: str | None) -> Preset:
     """A preset, or a policy with its settings; `threshold` and `pairs` need a policy that has them."""
     if policy is None and (threshold is not None or pairs):
         policy = "flowcache"
     if policy is None:
         chosen = load_preset(profile, preset or "off")
-        return chosen.policy, PREDICTORS.make(predictor) if predictor else chosen.predictor
+        return replace(chosen, predictor=PREDICTORS.make(predictor)) if predictor else chosen
     if preset is not None:
         raise ValueError(f"preset {preset!r} together with policy {policy!r}: give one of the two")
     settings = parse_settings(pairs, POLICIES, policy)
     if threshold is not None:
         settings["threshold"] = threshold
-    return POLICIES.make(policy, settings), PREDICTORS.make(predictor or "velocity")
+    return Preset("", POLICIES.make(policy, settings), PREDICTORS.make(predictor or "velocity"), {})

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..profiles import load_profile
 from ..reuse import PREDICTORS
 from ..reuse.policies.flowcache import FlowCache
-from .arguments import PROFILE, add_plan_options, add_run_options, build_request
+from .arguments import add_plan_options, add_run_options, build_request
 from .request import parse_settings
 
 
@@ -70,5 +71,5 @@ def write_preset(args: argparse.Namespace, policy: FlowCache, predictor: str, fi
     wanted = f"--speedup {args.speedup:g}" if args.speedup is not None else f"--psnr {args.psnr:g}"
     provenance = {"command": f"python -m flowcache_core tune {wanted}", "chunks": args.chunks, "figures": figures}
     preset = {"policy": policy.name, "settings": policy.settings(), "predictor": predictor}
-    args.out.write_text(json.dumps({"profile": PROFILE, "provenance": provenance,
+    args.out.write_text(json.dumps({"profile": load_profile(args.profile).name, "provenance": provenance,
                                     "presets": {args.out.stem: preset}}, indent=2) + "\n")
