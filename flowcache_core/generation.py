@@ -14,7 +14,7 @@ from torch import Tensor
 from .backbones.backbone import Backbone
 from .guidance import COND, UNCOND
 from .lanes import Lane, Lanes
-from .latent_video import LatentVideo
+from .latent_video import Given, LatentVideo
 from .pass_hooks import PassHooks, RowKey
 from .plan.chunk_plan import ChunkPlan, Pass
 from .reuse.contract import Decision, StepInfo
@@ -25,7 +25,7 @@ from .run_state import RunState
 from .signal_source import SignalSource
 from .trace import LaneRecord, PassRecord, Trace
 
-__all__ = ["COND", "UNCOND", "Generation", "Progress", "RunSettings"]
+__all__ = ["COND", "UNCOND", "Generation", "Given", "Progress", "RunSettings"]
 
 
 @dataclass(frozen=True)
@@ -60,20 +60,23 @@ class Generation:
     """Runs a plan once.
 
     texts: for every stream the embedded prompt of every chunk, `(1 or items, L, D)` each. `cond#0` is required;
-    `uncond#0` too where guidance is not 1. prefix: latents `(items, C, F, h, w)` of the plan's prefix chunks.
+    `uncond#0` too where guidance is not 1. prefix: latents `(items, C, F, h, w)` of the plan's prefix chunks, or
+    everything that is given. Chunks count from `settings.first_chunk` in the trace and in callbacks.
     Raises ValueError where plan, settings, prompts and prefix do not fit, before anything is sampled.
     """
 
     def __init__(self, backbone: Backbone, plan: ChunkPlan, settings: RunSettings, texts: Texts,
-                 prefix: Tensor | None = None) -> None:
+                 prefix: Tensor | Given | None = None) -> None:
         self.backbone, self.plan, self.settings, self.streams = backbone, plan, settings, settings.streams
         self._texts = checked_texts(texts, plan, settings)
-        check_plan(plan, settings)
-        settings.policy.check(len(plan.chunks))
+        check_plan(plan, settings, hasattr(backbone, "shift_keys"))
+        self._video_chunks = settings.video_chunks or len(plan.chunks) - plan.end_chunks
+        settings.policy.check(self._video_chunks)
         self._tokens = backbone.sizes.tokens_per_frame(settings.height, settings.width)
         self.cache = RunCache(plan, settings, backbone, self._tokens)
-        self._lanes = Lanes(settings.policy, settings.predictor)
-        self.video = LatentVideo(plan, settings, backbone, prefix)
+        self._lanes = Lanes(settings.policy, settings.predictor, settings.first_chunk)
+        given = prefix if isinstance(prefix, Given) else Given(prefix)
+        self.video = LatentVideo(plan, settings, backbone, given)
         self._signals = SignalSource(settings.policy.signal, backbone, self.video)
         self._held: dict[int, tuple[Pass, dict[str, Tensor]]] = {}
         self._closed, self._row = False, 0
@@ -111,7 +114,7 @@ class Generation:
                         self._finish(chunk, on_chunk)
                     if on_state is not None and (finished or self._row == len(rows)):
                         on_state(self.export_state())
-            return self.video.latents
+            return self.video.result
         finally:
             self.close()
 
@@ -149,14 +152,13 @@ class Generation:
         self._closed = True
 
     def _finished_in(self, row: Sequence[Pass]) -> list[int]:
-        return [c for p in row if p.kind == "denoise" for c, s in zip(p.chunks, p.steps, strict=True)
-                if s == self.plan.steps_of(c) - 1]
+        return [c for p in row if p.kind == "denoise" for c, s in p.moves if s == self.plan.steps_of(c) - 1]
 
     def _finish(self, chunk: int, on_chunk: Callable[[int, Tensor], None] | None) -> None:
         self._lanes.forget(chunk)
         self.video.solver_states.pop(chunk, None)
         if on_chunk is not None:
-            on_chunk(chunk, self.video.chunk(chunk))
+            on_chunk(chunk + self.settings.first_chunk, self.video.chunk(chunk))
 
     def _run_pass(self, number: int, p: Pass) -> dict[Lane, Decision]:
         begin = time.perf_counter()
@@ -167,18 +169,20 @@ class Generation:
             self.cache.before_computed()
         cost = Cost(hook_seconds=time.perf_counter() - watch)
         if p.kind != "near_clean" or p.chunks[0] in self._held:
-            velocities, cost = self._forward(p, decisions, cost)
+            velocities, cost = self._forward(number, p, decisions, cost)
             self._step(number, p, decisions, velocities)
         self._record(number, p, decisions, replace(cost, seconds=time.perf_counter() - begin))
         return decisions
 
-    def _forward(self, p: Pass, decisions: dict[Lane, Decision], cost: Cost) -> tuple[dict[str, Tensor], Cost]:
+    def _forward(self, number: int, p: Pass, decisions: dict[Lane, Decision],
+                 cost: Cost) -> tuple[dict[str, Tensor], Cost]:
         """Velocities `(items, C, f, h, w)` of the pass by stream."""
         velocities: dict[str, list[Tensor]] = {}
         for rows in self._row_groups(p):
             hooks = PassHooks(self.plan, p, rows, decisions, self._lanes, self.cache.store, self.backbone.sizes.layers,
-                              self.settings, self._spans(p), self.cache.queries, self.cache.weighted)
-            velocity = self._call(p, rows, hooks)
+                              self.settings, self._spans(p), self.cache.queries, self.cache.weighted,
+                              getattr(self.backbone, "shift_keys", None))
+            velocity = self._call(number, p, rows, hooks)
             cost = cost.plus(hooks)
             for (stream, _), value in zip(rows, velocity, strict=True):
                 velocities.setdefault(stream, []).append(value)
@@ -205,7 +209,7 @@ class Generation:
 
     def _spans(self, p: Pass) -> dict[int, Span]:
         return {chunk: Span(*self.video.table(chunk).sigmas[step:step + 2])
-                for chunk, step in zip(p.chunks, p.steps, strict=False)}
+                for chunk, step in p.moves}
 
     def _streams(self, p: Pass) -> tuple[str, ...]:
         """The streams that a pass runs: those that count, and only the cached ones where there is nothing but keys."""
@@ -224,11 +228,12 @@ class Generation:
                  for alone in (False, True)]
         return [rows for rows in parts if rows]
 
-    def _call(self, p: Pass, rows: Sequence[RowKey], hooks: PassHooks) -> Tensor:
-        latent, timesteps = self.video.inputs(p)
+    def _call(self, number: int, p: Pass, rows: Sequence[RowKey], hooks: PassHooks) -> Tensor:
+        latent, timesteps = self.video.inputs(p, number)
         timestep = torch.tensor(timesteps, device=latent.device).expand(len(rows), -1)
+        told = p.chunks[0] if p.prompt is None else p.prompt
         swapped = p.kind == "commit" and CONTEXT in self._texts
-        text = torch.stack([self._texts[CONTEXT if swapped else stream][p.chunks[0]][item] for stream, item in rows])
+        text = torch.stack([self._texts[CONTEXT if swapped else stream][told][item] for stream, item in rows])
         places = self.plan.frame_index(p)
         if self.settings.guide.from_start(rows[0][0]):
             places = tuple(range(len(places)))
@@ -236,17 +241,18 @@ class Generation:
 
     def _decide(self, number: int, p: Pass) -> dict[Lane, Decision]:
         infos, edge = [], number in (0, len(self.plan.rows) - 1)
-        for chunk, step in zip(p.chunks, p.steps, strict=True):
+        for chunk, step in p.moves:
             sigmas = self.video.table(chunk).sigmas
-            infos += [StepInfo(chunk, len(self.plan.chunks), step, self.plan.steps_of(chunk), stream, item,
+            infos += [StepInfo(chunk, self._video_chunks, step, self.plan.steps_of(chunk), stream, item,
                                sigmas[step], sigmas[step + 1], p.must_compute, edge)
                       for stream in self._streams(p) for item in range(self.settings.items)]
         return self._lanes.decide(infos, self._signals.of(p))
 
     def _record(self, number: int, p: Pass, decisions: dict[Lane, Decision], cost: Cost) -> None:
-        steps = dict(zip(p.chunks, p.steps, strict=False))
-        lanes = tuple(LaneRecord(lane.chunk, steps[lane.chunk], lane.stream, lane.item, d.kind.value, d.reason,
+        steps, first = dict(p.moves), self.settings.first_chunk
+        lanes = tuple(LaneRecord(lane.chunk + first, steps[lane.chunk], lane.stream, lane.item, d.kind.value, d.reason,
                                  d.distance, d.value, d.limit) for lane, d in decisions.items())
-        self.trace.passes.append(PassRecord(number, p.kind, p.chunks, p.steps, cost.seconds, cost.hook_seconds,
-                                            cost.calls, *self.cache.held(), lanes, cost.keys, cost.kv_seconds,
-                                            cost.compress_seconds))
+        chunks = tuple(c + first for c in p.chunks if c not in p.still)
+        self.trace.passes.append(PassRecord(number, p.kind, chunks, tuple(steps.values()), cost.seconds,
+                                            cost.hook_seconds, cost.calls, *self.cache.held(), lanes, cost.keys,
+                                            cost.kv_seconds, cost.compress_seconds))

@@ -22,10 +22,13 @@ Signal = Callable[[Lane], Tensor | None]
 
 
 class Lanes:
-    """Decides for lanes, remembers for them, and forgets a chunk when it is finished."""
+    """Decides for lanes, remembers for them, and forgets a chunk when it is finished.
 
-    def __init__(self, policy: ReusePolicy, predictor: Predictor) -> None:
-        self.policy, self.predictor = policy, predictor
+    first_chunk: the number by which the policy knows chunk 0.
+    """
+
+    def __init__(self, policy: ReusePolicy, predictor: Predictor, first_chunk: int = 0) -> None:
+        self.policy, self.predictor, self._first_chunk = policy, predictor, first_chunk
         self._states: dict[Lane, Any] = {}
         self.kept: dict[Lane, Tensor] = {}
 
@@ -35,7 +38,9 @@ class Lanes:
         Overruled to COMPUTE: what the plan must compute, what has nothing to be reused, and (for a joint pass) all
         chunks where one computes, since they see one another.
         """
-        wanted = {Lane(i.chunk, i.stream, i.item): (i, signal(Lane(i.chunk, i.stream, i.item))) for i in infos}
+        wanted = {Lane(i.chunk, i.stream, i.item):
+                  (replace(i, chunk=i.chunk + self._first_chunk), signal(Lane(i.chunk, i.stream, i.item)))
+                  for i in infos}
         decisions: dict[Lane, Decision] = {}
         for lane, (info, seen) in wanted.items():
             decisions[lane] = self._first(lane, info, seen, decisions)

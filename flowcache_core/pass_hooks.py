@@ -50,7 +50,8 @@ class PassHooks:
     """Hooks of pass `p` for the call rows `rows`; made for one call and dropped after it.
 
     spans: noise before and after the step of every chunk. queries: where given, each layer's and stream's queries are
-    left here. weighted: how merged keys get their weight.
+    left here. weighted: how merged keys get their weight. shift_keys: turns cached keys to later frames, for passes
+    that tell their sink another place.
     """
 
     plan: ChunkPlan
@@ -64,6 +65,7 @@ class PassHooks:
     spans: dict[int, Span]
     queries: dict[tuple[int, str], Tensor] | None = None
     weighted: WeightedAttention = field(default_factory=WeightedAttention)
+    shift_keys: Callable[[Tensor, int], Tensor] | None = None
 
     def __post_init__(self) -> None:
         self.watch, self.kv_watch = Stopwatch(), Stopwatch()
@@ -71,6 +73,7 @@ class PassHooks:
         self._skipped = [n for n, row in enumerate(self.rows) if not self._computes(row)]
         self._computed = [n for n in range(len(self.rows)) if n not in self._skipped]
         self._hidden_in: Tensor | None = None
+        self._moved = self.plan.moved(self.p)
         self._velocity_stage = self.lanes.predictor.stage == "velocity"
 
     @property
@@ -79,13 +82,14 @@ class PassHooks:
         return len(self._computed)
 
     def _computes(self, row: RowKey) -> bool:
-        decision = self.decisions.get(Lane(self.p.chunks[0], *row))
+        chunk = self.p.moves[0][0] if self.p.still else self.p.chunks[0]
+        decision = self.decisions.get(Lane(chunk, *row))
         return decision is None or decision.computes
 
     def begin(self, call: Call) -> Tensor | None:
         with self.watch:
             self._frames = [self.plan.chunks[c].frames for c in self.p.chunks]
-            self._tokens_per_frame = call.tokens_per_frame
+            self._tokens_per_frame, self._latent = call.tokens_per_frame, call.latent
             if self._computed or not self._velocity_stage:
                 return None
             return torch.stack([self._predicted(n, None) for n in range(len(self.rows))])
@@ -140,7 +144,7 @@ class PassHooks:
         own = self._write(layer, stream, k, v, chosen) if cache == stream else ()
         stored_all = len(own) == len(self.p.chunks)
         seen = [*self.p.reads, *own] if stored_all else self.p.reads
-        keys, values = self.store.read(layer, cache, seen)
+        keys, values = self._read(layer, cache, seen)
         log_m = self.store.log_m(layer, cache, seen)
         if chosen is not None:
             keys, values, log_m = keys[chosen], values[chosen], None if log_m is None else log_m[chosen]
@@ -150,6 +154,15 @@ class PassHooks:
             log_m = None if log_m is None else torch.nn.functional.pad(log_m, (0, k.shape[2]))
         self.keys_seen = max(self.keys_seen, keys.shape[2])
         return self.weighted(attend, q, keys, values, log_m)
+
+    def _read(self, layer: int, stream: str, chunks: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Cached keys and values; those of chunks that are told another place turned to it, and first."""
+        if not self._moved:
+            return self.store.read(layer, stream, chunks)
+        keys, values = self.store.read(layer, stream, [c for c in chunks if c in self._moved])
+        rest, rest_values = self.store.read(layer, stream, [c for c in chunks if c not in self._moved])
+        frames, = set(self._moved.values())
+        return torch.cat([self.shift_keys(keys, frames), rest], 2), torch.cat([values, rest_values], 2)
 
     def _write(self, layer: int, stream: str, k: Tensor, v: Tensor, chosen: Tensor | None) -> tuple[int, ...]:
         """Stores the keys of the chunks that the pass writes; returns those chunks."""
@@ -190,6 +203,8 @@ class PassHooks:
         for n in self._computed:
             inputs = [None] * len(self.p.chunks) if before is None else before[n].split(self._splits(), tokens_dim)
             for chunk, old, new in zip(self.p.chunks, inputs, after[n].split(self._splits(), tokens_dim), strict=True):
+                if chunk in self.p.still:
+                    continue
                 # Cloned: a view would keep the whole batch of this step alive.
                 kept = self.lanes.predictor.keep(old, new, self.spans[chunk]).clone()
                 self.lanes.kept[Lane(chunk, *self.rows[n])] = kept
@@ -197,6 +212,11 @@ class PassHooks:
     def _predicted(self, n: int, hidden: Tensor | None) -> Tensor:
         dim = 1 if hidden is None else 0
         inputs = [None] * len(self.p.chunks) if hidden is None else hidden.split(self._splits(), dim)
-        parts = [self.lanes.predictor.predict(self.lanes.kept[Lane(chunk, *self.rows[n])], i, self.spans[chunk])
+        parts = [self._still(chunk, i) if chunk in self.p.still else
+                 self.lanes.predictor.predict(self.lanes.kept[Lane(chunk, *self.rows[n])], i, self.spans[chunk])
                  for chunk, i in zip(self.p.chunks, inputs, strict=True)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+
+    def _still(self, chunk: int, hidden: Tensor | None) -> Tensor:
+        """What stands in for a chunk that takes no step, where nothing is computed: nothing reads it."""
+        return self._latent[0, :, :self.plan.chunks[chunk].frames] if hidden is None else hidden

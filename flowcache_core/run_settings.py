@@ -28,7 +28,10 @@ class RunSettings:
     it takes other steps; context_timestep: what commit and prefix passes tell the network; kv_dtype: None is the
     model's; batch_streams: cond and uncond in one call or in one each; compression: how finished chunks are folded
     where the budget asks for room (None: the oldest leave); near_clean: weight of a chunk's own velocity where it is
-    blended with that of its near-clean pass."""
+    blended with that of its near-clean pass; given_noise: how noisy prefix chunks and held frames are shown to the
+    network, 0..1000, with fresh noise in every row (None: as they are, prefix chunks at context_timestep and held
+    frames at 0); first_chunk, video_chunks: the number that the plan's first chunk has in the finished video, and the
+    chunks of that, where the plan makes only a part of it."""
 
     table: SigmaTable
     height: int
@@ -47,10 +50,15 @@ class RunSettings:
     kv_dtype: torch.dtype | None = None
     batch_streams: bool = True
     near_clean: float = 0.7
+    given_noise: float | None = None
+    first_chunk: int = 0
+    video_chunks: int | None = None
 
     def __post_init__(self) -> None:
         if self.items < 1:
             raise ValueError(f"batch of {self.items}: expected at least 1 item")
+        if self.given_noise is not None and not 0 <= self.given_noise <= 1000:
+            raise ValueError(f"noise of {self.given_noise} on given frames: expected 0 to 1000 (20 is usual, 0 is off)")
         _ = self.guide   # checks the scale
 
     @property
@@ -78,7 +86,8 @@ def checked_texts(texts: Texts, plan: ChunkPlan, settings: RunSettings) -> dict[
     checked = {stream: _stream_texts(stream, texts, plan, settings)
                for stream in (*settings.streams, *([CONTEXT] if CONTEXT in texts else []))}
     for p in plan.passes():
-        if p.joint and not all(_same(checked[s][c], checked[s][p.chunks[0]]) for s in checked for c in p.chunks):
+        seen = [] if p.prompt is not None else p.chunks
+        if p.joint and not all(_same(checked[s][c], checked[s][p.chunks[0]]) for s in checked for c in seen):
             raise ValueError("prompts that differ by chunk in a plan that denoises chunks jointly: use one prompt, or "
                              "a plan with one chunk a pass")
     for chunk, given in enumerate(zip(*(checked[stream] for stream in settings.streams), strict=True)):
@@ -94,8 +103,10 @@ def _stream_texts(stream: str, texts: Texts, plan: ChunkPlan, settings: RunSetti
         raise ValueError(f"no text for stream {stream}: guidance {settings.guidance} needs it (guidance 1 needs no "
                          "negative prompt)")
     given, items = list(texts[stream]), settings.items
-    if len(given) != len(plan.chunks):
-        raise ValueError(f"{len(given)} texts for {len(plan.chunks)} chunks in stream {stream}: expected one each")
+    wanted = len(plan.chunks) - plan.end_chunks
+    if len(given) != wanted:
+        raise ValueError(f"{len(given)} texts for {wanted} chunks in stream {stream}: expected one each")
+    given += given[-1:] * plan.end_chunks
     rows = next((text.shape[0] for text in given if text.shape[0] not in (1, items)), None)
     if rows is not None:
         raise ValueError(f"text of {rows} rows in stream {stream}: expected 1, or {items}, one an item")
@@ -107,14 +118,17 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return a is b or torch.equal(a, b)
 
 
-def check_plan(plan: ChunkPlan, settings: RunSettings) -> None:
-    """Raises ValueError where the plan's steps are not those of the tables, or it has a pass that no run can do."""
+def check_plan(plan: ChunkPlan, settings: RunSettings, can_shift: bool = True) -> None:
+    """can_shift: whether the network can tell cached keys another place.
+
+    Raises ValueError where the plan's steps are not those of the tables, or it has a pass that this run cannot do.
+    """
     for count, table in ((plan.num_steps, settings.table), (plan.first_steps, settings.first_table)):
         if count is not None and (table is None or table.steps != count):
             raise ValueError(f"plan of {count} steps with a table of {table and table.steps}: they must agree")
-    blended = next((p.kind for p in plan.passes() if p.kind in ("recache",)), None)
-    if blended is not None:
-        raise ValueError(f"plan with a {blended} pass: this run cannot do it; build the plan without")
+    if not can_shift and any(plan.moved(p) for p in plan.passes()):
+        raise ValueError("a sink that moves along with a network that cannot turn cached keys: choose a history "
+                         "without rebase")
     if settings.compression is not None and settings.compression.finished_tokens is None and any(
             p.reads != tuple(range(p.chunks[0])) for p in plan.passes() if p.kind != "near_clean"):
         raise ValueError("KV compression with a plan whose chunks see only a part of the past: folded tokens have no "

@@ -22,10 +22,10 @@ class SignalSource:
     def of(self, p: Pass) -> Callable[[Lane], Tensor | None]:
         """The signal of each lane of a denoising pass."""
         if self.kind == "time_modulation":
-            steps = dict(zip(p.chunks, p.steps, strict=True))
+            steps = dict(p.moves)
             return lambda lane: self._time_modulation(self._video.table(lane.chunk).timesteps[steps[lane.chunk]])
         if self.kind == "patch_embedding":
-            tokens = {c: self._backbone.patch_tokens(self._video.chunk(c)) for c in p.chunks}
+            tokens = {c: self._backbone.patch_tokens(self._video.chunk(c)) for c, _ in p.moves}
             return lambda lane: tokens[lane.chunk][lane.item]
         return lambda lane: None
 

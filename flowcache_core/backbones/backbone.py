@@ -28,7 +28,11 @@ class Sizes:
 
 
 class Backbone(Protocol):
-    """A network with hooks. Shapes as in `hooks.Call`; text as `embed_text` returns it."""
+    """A network with hooks. Shapes as in `hooks.Call`; text as `embed_text` returns it.
+
+    A network may also have `shift_keys(keys, frames) -> keys`, which turns rotated keys `(B, H, N, d)` to a place that
+    many frames later; plans whose sink moves along need it.
+    """
 
     @property
     def sizes(self) -> Sizes: ...

@@ -178,6 +178,9 @@ class WanTransformer(nn.Module):
         """`(B, C, F, h, w) -> (B, F * h/2 * w/2, D)`, tokens in (frame, row, column) order."""
         return self.patch_embedding(latent.to(self.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2)
 
+    def shift_keys(self, keys: Tensor, frames: int) -> Tensor:
+        return shift_keys(keys, frames)
+
     def forward(self, latent: Tensor, timestep: Tensor, text: Tensor, frame_index: Sequence[int] | None = None,
                 hooks: Hooks | None = None) -> Tensor:
         """Velocity `(B, C, F, h, w)`, in the latent's dtype.
@@ -231,6 +234,15 @@ def rope_table(frame_index: Sequence[int], rows: int, columns: int, head_dim: in
     """
     with torch.inference_mode(False):   # or else a table made while sampling could not be trained with
         return _rope_table(tuple(frame_index), rows, columns, head_dim, device)
+
+
+def shift_keys(keys: Tensor, frames: int) -> Tensor:
+    """Rotated keys `(B, H, N, d)` as if their tokens lay `frames` latent frames later.
+
+    One more rotation of the pairs of time, in fp32: rotations add up, so the keys before rotation are not needed.
+    """
+    table = rope_table((frames,), 1, 1, keys.shape[-1], keys.device)
+    return rotate(keys, table)
 
 
 @lru_cache(maxsize=16)   # a table for each chunk in flight

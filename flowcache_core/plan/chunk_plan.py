@@ -28,7 +28,9 @@ class Pass:
     chunks: what is forwarded, ascending. steps: the step each of them takes (near_clean: takes part in; else empty).
     reads: other chunks whose cached keys it may see, ascending. writes: chunks whose keys it stores.
     must_compute: no policy may skip it. joint: several chunks see one another in one forward. place: the chunk whose
-    frame positions it is told in place of its own.
+    frame positions it is told in place of its own. prompt: the chunk whose prompt it is told in place of its own.
+    still: those of `chunks` that take no step and are only seen, their `steps` then being -1 (waiting) or the count of
+    steps they have taken (finished). rebase: leading chunks of `reads` are told to lie right before the others.
     """
 
     chunks: tuple[int, ...]
@@ -38,6 +40,14 @@ class Pass:
     writes: tuple[int, ...] = ()
     must_compute: bool = False
     place: int | None = None
+    prompt: int | None = None
+    still: tuple[int, ...] = ()
+    rebase: bool = False
+
+    @property
+    def moves(self) -> tuple[tuple[int, int], ...]:
+        """The chunks that take (near_clean: take part in) a step, with that step."""
+        return tuple((c, s) for c, s in zip(self.chunks, self.steps, strict=False) if c not in self.still)
 
     @property
     def joint(self) -> bool:
@@ -52,7 +62,8 @@ class ChunkPlan:
     """Rows of passes that together denoise every chunk.
 
     name: the builder's name. num_steps: steps of an ordinary chunk; first_steps: steps of chunk 0 where they differ.
-    prefix_chunks: leading chunks that are given, not denoised.
+    prefix_chunks: leading chunks that are given, not denoised. end_chunks: trailing chunks that are given and are no
+    part of the video (an end frame).
     """
 
     name: str
@@ -61,17 +72,19 @@ class ChunkPlan:
     rows: tuple[Row, ...]
     prefix_chunks: int = 0
     first_steps: int | None = None
+    end_chunks: int = 0
 
     @property
     def frames(self) -> int:
-        return self.chunks[-1].stop
+        """Latent frames of the video, those of end chunks not counted."""
+        return self.chunks[-1 - self.end_chunks].stop
 
     def passes(self) -> Iterator[Pass]:
         return chain.from_iterable(self.rows)
 
     def steps_of(self, chunk: int) -> int:
-        """Denoising steps that `chunk` takes (0 for a prefix chunk)."""
-        if chunk < self.prefix_chunks:
+        """Denoising steps that `chunk` takes (0 for a given chunk)."""
+        if chunk < self.prefix_chunks or chunk >= len(self.chunks) - self.end_chunks:
             return 0
         return self.first_steps if chunk == 0 and self.first_steps is not None else self.num_steps
 
@@ -82,13 +95,22 @@ class ChunkPlan:
             return tuple(range(start, start + self.chunks[p.chunks[0]].frames))
         return tuple(chain.from_iterable(range(self.chunks[c].start, self.chunks[c].stop) for c in p.chunks))
 
+    def moved(self, p: Pass) -> dict[int, int]:
+        """For every chunk in `p.reads` that is told another place: by how many frames later it is."""
+        places = (*p.reads, p.chunks[0]) if p.rebase else ()
+        for n in range(len(places) - 1, 0, -1):
+            gap = self.chunks[places[n]].start - self.chunks[places[n - 1]].stop
+            if gap > 0:
+                return dict.fromkeys(p.reads[:n], gap)
+        return {}
+
     def chunk_steps(self) -> int:
         """All chunk steps of the plan: what a policy could skip, and what `computed_share` is a share of."""
-        return sum(len(p.chunks) for p in self.passes() if p.kind == "denoise")
+        return sum(len(p.moves) for p in self.passes() if p.kind == "denoise")
 
     def most_in_flight(self) -> int:
         """The largest number of chunks that one row denoises."""
-        return max(len({c for p in row if p.kind == "denoise" for c in p.chunks}) for row in self.rows)
+        return max(len({c for p in row if p.kind == "denoise" for c, _ in p.moves}) for row in self.rows)
 
     def last_use(self) -> dict[int, int]:
         """For every chunk whose keys are stored: the last row that reads or writes them."""
@@ -111,10 +133,14 @@ def split_frames(frames: int, chunk_frames: int) -> tuple[Chunk, ...]:
 
 @dataclass(frozen=True)
 class History:
-    """Which earlier chunks a chunk may see: the first `sink` and the last `recent` (None: all of them)."""
+    """Which earlier chunks a chunk may see: the first `sink` and the last `recent` (None: all of them).
+
+    rebase: the sink is told to lie right before the recent chunks, wherever those are.
+    """
 
     recent: int | None = None
     sink: int = 0
+    rebase: bool = False
 
     def __post_init__(self) -> None:
         if self.recent is not None and self.recent < 0 or self.sink < 0:

@@ -64,13 +64,13 @@ def diffusion_forcing(frames: int, chunk_frames: int, steps: int, ar_step: int, 
     for number, (state, updated, (first, _)) in enumerate(zip(table.state, table.updated, table.valid, strict=True)):
         row: list[Pass] = []
         if number == 0:
-            row += [Pass((c,), "prefix", reads=history.before(c), writes=(c,), must_compute=True)
-                    for c in range(prefix_chunks)]
+            row += [Pass((c,), "prefix", reads=history.before(c), writes=(c,), must_compute=True,
+                         rebase=history.rebase) for c in range(prefix_chunks)]
         for c in (c for c, moves in enumerate(updated) if moves):
             reads = tuple(r for r in history.before(c) if r >= first or r < history.sink)
-            row.append(Pass((c,), steps=(state[c] - 1,), reads=reads, writes=(c,)))
+            row.append(Pass((c,), steps=(state[c] - 1,), reads=reads, writes=(c,), rebase=history.rebase))
             if commit and state[c] == steps:
-                row.append(Pass((c,), "commit", reads=reads, writes=(c,), must_compute=True))
+                row.append(Pass((c,), "commit", reads=reads, writes=(c,), must_compute=True, rebase=history.rebase))
         if row:
             rows.append(tuple(row))
     return ChunkPlan("diffusion_forcing", chunks, steps, tuple(rows), prefix_chunks)

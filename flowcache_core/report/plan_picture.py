@@ -41,7 +41,7 @@ def plan_cells(plan: ChunkPlan) -> dict[tuple[int, int], PlanCell]:
     cells: dict[tuple[int, int], PlanCell] = {}
     for number, row in enumerate(plan.rows):
         for p in row:
-            for chunk in p.chunks:
+            for chunk in (c for c in p.chunks if c not in p.still):
                 cells.setdefault((chunk, number), PlanCell()).add(p, chunk)
     return cells
 
@@ -67,7 +67,8 @@ def plan_layout(plan: ChunkPlan) -> tuple[Header, Grid]:
     """Head and cells of `plan_picture(plan)`; row of the grid = chunk, column = row of the plan."""
     facts = (("latent frames", f"{plan.frames:,}"), ("chunk steps", f"{plan.chunk_steps():,}"),
              ("most chunks in flight", str(plan.most_in_flight())))
-    facts += (("given chunks", str(plan.prefix_chunks)),) if plan.prefix_chunks else ()
+    given = plan.prefix_chunks + plan.end_chunks
+    facts += (("given chunks", str(given)),) if given else ()
     header = Header(plan_sentence(plan), (facts,), INNER)
     grid = fit_grid(MARGIN + GRID_X, MARGIN + header.height + 4 + GRID_TOP, len(plan.chunks), len(plan.rows),
                     INNER - GRID_X - 24, GRID_HEIGHT, LARGEST_CELL)

@@ -12,6 +12,7 @@ from ..plan.chunk_plan import Chunk
 from ..registry import Registry
 
 START = -1   # the "step" whose noise a chunk begins with
+GIVEN = -2   # the "step" of the noise on given frames in row 0; that of row r is GIVEN - r
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flowcache_core.plan.builders import dense, pipelined, sequential
+from flowcache_core.plan import dense, pipelined, sequential
 from flowcache_core.plan.diffusion_forcing import diffusion_forcing
 from flowcache_core.report import plan_picture, plan_text
 from flowcache_core.report.palette import EMPTY, FIRST_STEP, LAST_STEP, PASSES
