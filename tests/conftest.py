@@ -52,3 +52,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
               for outcome in ("passed", "failed", "skipped")}
     if any(counts.values()):
         terminalreporter.write_line("conformance: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+        from tests.conformance import golden
+
+        if golden.stands_in():
+            terminalreporter.write_line(f"CONFORMANCE WITH THE AUTHORS' IMPLEMENTATION WAS NOT CHECKED: no reference "
+                                        f"vectors in {golden.asked()}; the cases above are small ones of our own "
+                                        "making. Give the folder with --golden DIR or FLOWCACHE_GOLDEN", bold=True)

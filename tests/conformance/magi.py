@@ -14,7 +14,7 @@ from flowcache_core.reuse.policies.off import Off
 from flowcache_core.reuse.predictors import Increment
 from flowcache_core.run_settings import CONTEXT
 from flowcache_core.solvers import Euler
-from flowcache_core.solvers.magi_times import magi_table, magi_times
+from flowcache_core.solvers.magi_times import SHORTCUT_STEPS, magi_table, magi_times
 from tests.conformance.golden import tensors_of
 from tests.conformance.skyreels import Given, Recorded
 
@@ -24,9 +24,12 @@ def network(case: dict[str, Any]) -> MagiTransformer:
     shape = MagiConfig(sizes["num_layers"], sizes["hidden_size"], sizes["ffn_hidden_size"],
                        sizes["num_attention_heads"], sizes["num_query_groups"], sizes["kv_channels"],
                        caption_channels=sizes["caption_channels"], caption_max_length=sizes["caption_max_length"],
-                       chunk_width=config["chunk_width"])
-    model = MagiTransformer(shape, MagiDistill(config["num_steps"], config["shortcut_mode"]))
-    model.load_state_dict(tensors_of("magi_toy_weights.safetensors"), strict=True)
+                       chunk_width=config["chunk_width"], gated=sizes["gated_linear_unit"],
+                       half_channel=sizes["half_channel_vae"], eps=sizes["layernorm_epsilon"],
+                       cond_hidden_ratio=sizes["cond_hidden_ratio"])
+    distill = MagiDistill(config["num_steps"], config["shortcut_mode"]) if config["distill"] else None
+    model = MagiTransformer(shape, distill)
+    model.load_state_dict(tensors_of(case, case["weights"]), strict=True)
     return model.eval().requires_grad_(False)
 
 
@@ -42,8 +45,9 @@ def compression(flowcache: dict[str, Any] | None) -> Recorded | None:
 def magi_run(case: dict[str, Any], tensors: dict[str, Tensor]) -> Generation:
     config, flowcache, model = case["config"], case["config"]["flowcache"], network(case)
     steps, chunks, width = config["num_steps"], config["num_chunks"], config["chunk_width"]
-    table = magi_table(steps, shortcut=config["shortcut_mode"] if steps == 12 else None)
-    late = next(n for n, t in enumerate(magi_times(steps)) if t > config["nearly_clean_threshold"])
+    shortcut = config["shortcut_mode"] if steps == SHORTCUT_STEPS else None
+    table = magi_table(steps, shortcut=shortcut)
+    late = next(n for n, t in enumerate(magi_times(steps, shortcut=shortcut)) if t > config["nearly_clean_threshold"])
     near_clean = flowcache is None or not flowcache["discard_nearly_clean_chunk"]
     plan = pipelined(chunks * width, width, steps, config["window"], commit=flowcache is None,
                      near_clean_from=late if near_clean else None)

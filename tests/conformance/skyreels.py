@@ -66,7 +66,7 @@ def network(case: dict[str, Any]) -> WanTransformer:
     kind = RoundedBlocks if config["residual_dtype"] == "bfloat16" else WanTransformer
     model = kind(WanConfig(sizes["dim"], sizes["num_layers"], sizes["ffn_dim"], sizes["num_heads"], sizes["freq_dim"],
                            sizes["text_dim"], fps=True), fps=config["fps"])
-    model.load_state_dict(tensors_of("sky_toy_weights.safetensors"), strict=True)
+    model.load_state_dict(tensors_of(case, case["weights"]), strict=True)
     return model.eval().requires_grad_(False)
 
 

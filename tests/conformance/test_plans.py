@@ -8,7 +8,7 @@ from flowcache_core.plan import outer_windows, step_table
 from flowcache_core.solvers import UniPC, flow_table
 from tests.conformance.golden import cases_of, listed, tensors_of
 
-SCHEDULES = "schedule_diffusion_forcing.json"
+SCHEDULES = "schedule_diffusion_forcing*.json"
 
 
 @pytest.mark.parametrize("case", cases_of(SCHEDULES), ids=lambda case: case["id"])
@@ -39,7 +39,7 @@ def latents(pixel_frames):
     return (pixel_frames - 1) // 4 + 1
 
 
-@pytest.mark.parametrize("case", cases_of("window_plan.json"), ids=lambda case: case["id"])
+@pytest.mark.parametrize("case", cases_of("window_plan*.json"), ids=lambda case: case["id"])
 def test_outer_windows(case):
     block, expected = case["block"], case["expected"]
     frames, base, overlap = (latents(case[name]) for name in ("num_frames", "base_num_frames", "overlap_history"))
@@ -58,9 +58,9 @@ def test_outer_windows(case):
         assert windows == ours
 
 
-@pytest.mark.parametrize("case", cases_of("unipc_trace.json"), ids=lambda case: case["id"])
+@pytest.mark.parametrize("case", cases_of("unipc_trace*.json"), ids=lambda case: case["id"])
 def test_solver(case):
-    tensors = tensors_of("unipc_trace.safetensors")
+    tensors = tensors_of(case)
     outputs, samples = tensors[case["id"] + ".model_outputs"], tensors[case["id"] + ".samples"]
     table, solver = flow_table(case["num_steps"], case["shift"]), UniPC()
     x, state = samples[0], solver.new_state()

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from tests.conformance.golden import pack, packs, tensors_of
+from tests.conformance.golden import end_to_end, packs, tensors_of
 from tests.conformance.skyreels import window_run
 
 
@@ -47,8 +47,8 @@ def replayed_calls(run, case, window):
 @pytest.mark.parametrize("window", [0, 1])
 @pytest.mark.parametrize("name", packs("sky_e2e_*.json"))
 def test_skyreels(name, window):
-    case = pack(name)
-    tensors, expected = tensors_of(name.replace(".json", ".safetensors")), case["windows"][window]
+    case = end_to_end(name)
+    tensors, expected = tensors_of(case, case["tensors"]), case["windows"][window]
     rounded = case["config"]["residual_dtype"] == "bfloat16"
     run = window_run(case, tensors, window)
     assert len(run.plan.rows) == expected["rows"]
