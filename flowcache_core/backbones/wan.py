@@ -5,7 +5,7 @@ Wan2.1 T2V, the Self-Forcing family (same tensors) and SkyReels-V2 DF 1.3B (`fps
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .backbone import Sizes
+from .fps import BIAS, NAMES, fps_delta, fps_row
 from .hooks import BlockInput, Call, Hooks, NoHooks, attend, rotate
 
 PATCH = 2          # tokens cover PATCH x PATCH latent pixels of one frame
 NORM_EPS = 1e-6
 TIMESTEP_PERIOD = ROPE_THETA = 10000.0
-FPS_SLOW = 16      # fps embedding row 0; every other rate is row 1
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,18 @@ class WanTransformer(nn.Module):
         self.blocks = nn.ModuleList(WanBlock(config, index) for index in range(config.layers))
         self.head = WanHead(config)
 
+    def at_fps(self, fps: float | None) -> "WanTransformer":
+        """This network with a frame rate folded into its bias; every other tensor is shared. Without an fps embedding
+        it is the network itself, which knows no rates."""
+        if not self.config.fps:
+            return self
+        with torch.device("meta"):
+            folded = WanTransformer(replace(self.config, fps=False))
+        tensors = self.state_dict()
+        tensors[BIAS] = (tensors[BIAS].float() + fps_delta(tensors, fps)).to(tensors[BIAS].dtype)
+        folded.load_state_dict({name: value for name, value in tensors.items() if name not in NAMES}, assign=True)
+        return folded.eval().requires_grad_(False)
+
     @property
     def sizes(self) -> Sizes:
         c = self.config
@@ -167,7 +179,7 @@ class WanTransformer(nn.Module):
         embedding = self.time_embedding(waves.to(self.time_embedding[0].weight.dtype))
         modulation = self.time_projection(embedding).unflatten(-1, (6, -1)).float()
         if self.config.fps:
-            row = torch.tensor(0 if self.fps == FPS_SLOW else 1, device=timestep.device)
+            row = torch.tensor(fps_row(self.fps), device=timestep.device)
             modulation = modulation + self.fps_projection(self.fps_embedding(row)).view(6, -1).float()
         return TimeModulation(embedding.float(), modulation)
 
