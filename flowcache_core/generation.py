@@ -17,6 +17,7 @@ from .lanes import Lane, Lanes
 from .latent_video import Given, LatentVideo
 from .pass_hooks import PassHooks, RowKey
 from .plan.chunk_plan import ChunkPlan, Pass
+from .plan.context import context_changes
 from .reuse.contract import Decision, StepInfo
 from .reuse.predictors import Span
 from .run_cache import RunCache
@@ -78,6 +79,7 @@ class Generation:
         given = prefix if isinstance(prefix, Given) else Given(prefix)
         self.video = LatentVideo(plan, settings, backbone, given)
         self._signals = SignalSource(settings.policy.signal, backbone, self.video)
+        self._changes = context_changes(plan)
         self._held: dict[int, tuple[Pass, dict[str, Tensor]]] = {}
         self._closed, self._row = False, 0
         self.trace = Trace(settings.describe(), {"name": plan.name, "num_steps": plan.num_steps,
@@ -171,6 +173,7 @@ class Generation:
         if p.kind != "near_clean" or p.chunks[0] in self._held:
             velocities, cost = self._forward(number, p, decisions, cost)
             self._step(number, p, decisions, velocities)
+            self._lanes.end_pass()
         self._record(number, p, decisions, replace(cost, seconds=time.perf_counter() - begin))
         return decisions
 
@@ -203,8 +206,9 @@ class Generation:
             if self._lanes.predictor.stage == "velocity":
                 for stream, velocity in blend.items():
                     for item in range(self.settings.items):
-                        self._lanes.kept[Lane(p.chunks[0], stream, item)] = self._lanes.predictor.keep(
-                            None, velocity[item], self._spans(own)[p.chunks[0]])
+                        predictor, place = self._lanes.predictor, Lane(p.chunks[0], stream, item)
+                        self._lanes.kept[place] = predictor.owned(predictor.keep(
+                            self.video.chunk(p.chunks[0])[item], velocity[item], self._spans(own)[p.chunks[0]]))
             self.video.step(own, blend)
 
     def _spans(self, p: Pass) -> dict[int, Span]:
@@ -243,15 +247,25 @@ class Generation:
         infos, edge = [], number in (0, len(self.plan.rows) - 1)
         for chunk, step in p.moves:
             sigmas = self.video.table(chunk).sigmas
+            tokens, changed = self._chunk_tokens(chunk), (chunk, step) in self._changes
             infos += [StepInfo(chunk, self._video_chunks, step, self.plan.steps_of(chunk), stream, item,
-                               sigmas[step], sigmas[step + 1], p.must_compute, edge)
+                               sigmas[step], sigmas[step + 1], p.must_compute, edge, tokens,
+                               None if stream == self.streams[0] else self.streams[0], self.settings.guide.strength,
+                               changed)
                       for stream in self._streams(p) for item in range(self.settings.items)]
-        return self._lanes.decide(infos, self._signals.of(p))
+        return self._lanes.decide(infos, self._signals.of(p), lambda stream: self._keeps_keys(p, stream))
+
+    def _chunk_tokens(self, chunk: int) -> int:
+        return self.plan.chunks[chunk].frames * self._tokens
+
+    def _keeps_keys(self, p: Pass, stream: str) -> bool:
+        return not p.joint and p.chunks == p.writes and self.settings.guide.cache_of(stream) == stream
 
     def _record(self, number: int, p: Pass, decisions: dict[Lane, Decision], cost: Cost) -> None:
-        steps, first = dict(p.moves), self.settings.first_chunk
+        steps, first, layers = dict(p.moves), self.settings.first_chunk, self.backbone.sizes.layers
         lanes = tuple(LaneRecord(lane.chunk + first, steps[lane.chunk], lane.stream, lane.item, d.kind.value, d.reason,
-                                 d.distance, d.value, d.limit) for lane, d in decisions.items())
+                                 d.distance, d.value, d.limit, d.share(self._chunk_tokens(lane.chunk), layers))
+                      for lane, d in decisions.items())
         chunks = tuple(c + first for c in p.chunks if c not in p.still)
         self.trace.passes.append(PassRecord(number, p.kind, chunks, tuple(steps.values()), cost.seconds,
                                             cost.hook_seconds, cost.calls, *self.cache.held(), lanes, cost.keys,

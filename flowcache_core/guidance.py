@@ -34,6 +34,11 @@ class Guidance(ABC):
         return False
 
     @property
+    def strength(self) -> float:
+        """The scale with which a stream's own share of the velocity counts; 1 is off."""
+        return 1.0
+
+    @property
     def writers(self) -> tuple[str, ...]:
         """Streams whose keys are cached."""
         return tuple(stream for stream in self.streams if self.cache_of(stream) == stream)
@@ -48,6 +53,10 @@ class ClassifierFree(Guidance):
     def __post_init__(self) -> None:
         if not self.scale >= 0:
             raise ValueError(f"guidance {self.scale}: expected 0 or more (1 is off)")
+
+    @property
+    def strength(self) -> float:
+        return self.scale
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -70,6 +79,10 @@ class MagiGuidance(Guidance):
     text: float = 7.5
     past: float = 1.5
     late: float = 300.0
+
+    @property
+    def strength(self) -> float:
+        return self.text
 
     @property
     def streams(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The reuse state of a run: a policy state and a predictor value per lane (chunk, stream, batch item)."""
+"""The reuse state of a run: a policy state and what stands in for the network, per lane (chunk, stream, batch item)."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from .reuse.contract import Decision, Kind, ReusePolicy, StepInfo
+from .reuse.contract import BlockRange, Decision, Kind, Outcome, ReusePolicy, StepInfo
 from .reuse.predictors import Predictor
 from .saved import saved
 
@@ -18,11 +18,22 @@ class Lane(NamedTuple):
     item: int
 
 
-Signal = Callable[[Lane], Tensor | None]
+Signal = Callable[[Lane], Any]
+
+
+class Evidence(NamedTuple):
+    """What a stand-in would have given, and the truth."""
+
+    guess: Tensor
+    truth: Tensor
 
 
 class Lanes:
     """Decides for lanes, remembers for them, and forgets a chunk when it is finished.
+
+    kept: the predictor's values; ranges: residuals of block ranges; differences: of a stream's velocity from its
+    source's. These and the policy's states are all that a run must save to go on. fresh (the source's velocities, and
+    whether they were computed whole) and evidence last for a pass.
 
     first_chunk: the number by which the policy knows chunk 0.
     """
@@ -30,56 +41,126 @@ class Lanes:
     def __init__(self, policy: ReusePolicy, predictor: Predictor, first_chunk: int = 0) -> None:
         self.policy, self.predictor, self._first_chunk = policy, predictor, first_chunk
         self._states: dict[Lane, Any] = {}
-        self.kept: dict[Lane, Tensor] = {}
+        self.kept: dict[Lane, Any] = {}
+        self.ranges: dict[tuple[Lane, BlockRange], Tensor] = {}
+        self.differences: dict[Lane, Tensor] = {}
+        self.fresh: dict[Lane, tuple[Tensor, bool]] = {}
+        self.evidence: dict[tuple[str | BlockRange, Lane], Evidence] = {}
 
-    def decide(self, infos: Iterable[StepInfo], signal: Signal) -> dict[Lane, Decision]:
+    def decide(self, infos: Iterable[StepInfo], signal: Signal, keeps_keys: Callable[[str], bool] = lambda stream: True
+               ) -> dict[Lane, Decision]:
         """Decides one step of every lane and tells the policy what will be done.
 
         Overruled to COMPUTE: what the plan must compute, what has nothing to be reused, and (for a joint pass) all
-        chunks where one computes, since they see one another.
+        chunks where they do not all do the same, since they see one another. keeps_keys: whether the keys of a stream's
+        own chunk are stored, without which its tokens cannot be computed in part.
         """
-        wanted = {Lane(i.chunk, i.stream, i.item):
-                  (replace(i, chunk=i.chunk + self._first_chunk), signal(Lane(i.chunk, i.stream, i.item)))
+        wanted = {Lane(i.chunk, i.stream, i.item): (self._told(i), signal(Lane(i.chunk, i.stream, i.item)))
                   for i in infos}
         decisions: dict[Lane, Decision] = {}
         for lane, (info, seen) in wanted.items():
             decisions[lane] = self._first(lane, info, seen, decisions)
+        for lane, (info, _) in wanted.items():
+            decisions[lane] = self._possible(lane, info, decisions, keeps_keys)
         for lane in decisions:
             joint = [d for other, d in decisions.items() if other.stream == lane.stream and other.item == lane.item]
-            if not decisions[lane].computes and any(d.computes for d in joint):
-                decisions[lane] = replace(decisions[lane], kind=Kind.COMPUTE,
-                                          reason="a chunk of the same pass computes")
+            if len({self._fashion(d) for d in joint}) > 1:
+                decisions[lane] = self._computed(decisions[lane], "a chunk of the same pass computes")
         for lane, (info, seen) in wanted.items():
-            self._states[lane] = self.policy.observe(self._state(lane), info, seen, decisions[lane])
+            self._states[lane] = self.policy.observe(self.state(lane), info, seen, decisions[lane])
         return decisions
 
-    def _state(self, lane: Lane) -> Any:
+    def state(self, lane: Lane) -> Any:
         return self._states[lane] if lane in self._states else self.policy.new_state()
 
-    def _first(self, lane: Lane, info: StepInfo, seen: Tensor | None, made: dict[Lane, Decision]) -> Decision:
+    def learn(self, info: StepInfo, decision: Decision, outcome: Outcome) -> None:
+        lane, info = Lane(info.chunk, info.stream, info.item), self._told(info)
+        self._states[lane] = self.policy.learn(self.state(lane), info, decision, outcome)
+
+    def _told(self, info: StepInfo) -> StepInfo:
+        return replace(info, chunk=info.chunk + self._first_chunk)
+
+    @staticmethod
+    def _computed(decision: Decision, reason: str) -> Decision:
+        if decision.computes:
+            return decision
+        return replace(decision, kind=Kind.COMPUTE, reason=reason, tokens=None, blocks=None, source_stream=None)
+
+    @staticmethod
+    def _fashion(decision: Decision) -> Kind:
+        return Kind.REUSE if decision.kind is Kind.PREDICT else decision.kind
+
+    def _first(self, lane: Lane, info: StepInfo, seen: Any, made: dict[Lane, Decision]) -> Decision:
         if info.must_compute:
             return Decision(Kind.COMPUTE, "the plan must compute")
         decision = None
         if not self.policy.per_stream:
             decision = next((d for other, d in made.items() if other[::2] == lane[::2]), None)
-        decision = decision or self.policy.decide(self._state(lane), info, seen)
+        decision = decision or self.policy.decide(self.state(lane), info, seen)
         if not decision.computes and lane not in self.kept:
-            return replace(decision, kind=Kind.COMPUTE, reason="nothing to reuse yet")
+            return self._computed(decision, "nothing to reuse yet")
         return decision
 
-    def export_state(self) -> dict[str, dict[Lane, Any]]:
-        """What `restore` needs: policy states and predictor values by lane."""
-        return {"states": dict(self._states), "kept": dict(self.kept)}
+    def export_state(self) -> dict[str, dict]:
+        """What `restore` needs: policy states, and what stands in for the network, by lane."""
+        return {"states": dict(self._states), "kept": dict(self.kept), "ranges": dict(self.ranges),
+                "differences": dict(self.differences)}
 
-    def restore(self, state: dict[str, dict[Lane, Any]]) -> None:
+    def restore(self, state: dict[str, dict]) -> None:
         self._states, self.kept = dict(state["states"]), dict(state["kept"])
+        self.ranges, self.differences = dict(state["ranges"]), dict(state["differences"])
+
+    def _possible(self, lane: Lane, info: StepInfo, made: dict[Lane, Decision], keeps_keys: Callable[[str], bool]
+                  ) -> Decision:
+        """The decision, as far as there is what it needs."""
+        decision = made[lane]
+        if decision.kind is Kind.DERIVE:
+            source = Lane(lane.chunk, decision.source_stream, lane.item)
+            if decision.source_stream != info.source or source not in made or lane not in self.differences:
+                return self._computed(decision, "nothing to derive from yet")
+        if decision.kind is Kind.PARTIAL and decision.blocks is not None:
+            if (lane, decision.blocks) not in self.ranges:
+                return self._computed(decision, "nothing to reuse yet")
+            if any(other.chunk != lane.chunk for other in made):
+                return self._computed(decision, "a joint pass runs whole")
+        if decision.kind is Kind.PARTIAL and decision.tokens is not None:
+            return self._some_tokens(decision, info, keeps_keys(lane.stream))
+        return self._repeated(decision, lane)
+
+    def _some_tokens(self, decision: Decision, info: StepInfo, keeps_keys: bool) -> Decision:
+        tokens = decision.tokens
+        if any(b <= a for a, b in zip(tokens, tokens[1:], strict=False)) or tokens and not (
+                tokens[0] >= 0 and tokens[-1] < info.tokens):
+            raise ValueError(f"policy {self.policy.name}: the tokens of a partial step must ascend in 0 to "
+                             f"{info.tokens - 1}")
+        if len(tokens) == info.tokens:
+            return self._computed(decision, decision.reason)
+        if not tokens:
+            return replace(decision, kind=Kind.REUSE, tokens=None)
+        return decision if keeps_keys else self._computed(decision, "the keys of its other tokens are not stored")
+
+    def _repeated(self, decision: Decision, lane: Lane) -> Decision:
+        """REUSE of a predictor that extrapolates is PREDICT."""
+        if decision.kind is Kind.PREDICT and not self.predictor.extrapolates:
+            raise ValueError(f"policy {self.policy.name} asks for a prediction and the predictor {self.predictor.name} "
+                             "only repeats: use taylor")
+        if decision.kind is Kind.REUSE and self.predictor.extrapolates:
+            return replace(decision, kind=Kind.PREDICT)
+        return decision
+
+    def end_pass(self) -> None:
+        """Drops what lasts for a pass."""
+        self.fresh.clear()
+        self.evidence.clear()
 
     def close(self) -> None:
         """Drops everything, also where somebody still holds this object (an error's traceback does)."""
-        self._states.clear()
-        self.kept.clear()
+        for table in (self._states, self.kept, self.ranges, self.differences, self.fresh, self.evidence):
+            table.clear()
 
     def forget(self, chunk: int) -> None:
-        for table in (self._states, self.kept):
+        for table in (self._states, self.kept, self.differences):
             for lane in [lane for lane in table if lane.chunk == chunk]:
                 del table[lane]
+        for place in [place for place in self.ranges if place[0].chunk == chunk]:
+            del self.ranges[place]

@@ -1,7 +1,7 @@
 """The hooks of one pass: reuse decisions and the KV store, carried out inside the network's forward.
 
-Rows of the call are (stream, item) pairs. Rows with different decisions run apart: only computed rows are handed to
-the blocks, and only they write keys, so a skipped chunk leaves its keys as they were.
+Rows of the call are (stream, item) pairs. Rows with different decisions run apart: only what is computed is handed to
+the blocks, and only that writes keys, so a skipped chunk (or token, or block) leaves its keys as they were.
 """
 
 import time
@@ -16,11 +16,11 @@ from .backbones.hooks import Attend, BlockInput, Call, Run
 from .kv import KVStore, chunk_tokens, settle
 from .lanes import Lane, Lanes
 from .plan.chunk_plan import ChunkPlan, Pass
-from .reuse.contract import Decision
+from .reuse.contract import BlockRange, Decision
 from .reuse.predictors import Span
+from .row_work import Group, RowWork
 from .run_settings import RunSettings
-
-RowKey = tuple[str, int]   # stream, batch item
+from .stand_ins import RowKey, StandIns
 
 
 class Stopwatch:
@@ -70,61 +70,102 @@ class PassHooks:
     def __post_init__(self) -> None:
         self.watch, self.kv_watch = Stopwatch(), Stopwatch()
         self.compress_seconds, self.keys_seen = 0.0, 0
-        self._skipped = [n for n, row in enumerate(self.rows) if not self._computes(row)]
-        self._computed = [n for n in range(len(self.rows)) if n not in self._skipped]
-        self._hidden_in: Tensor | None = None
+        self._stand_ins = StandIns(self.plan, self.p, self.rows, self.lanes, self.spans, self.settings.streams[0])
         self._moved = self.plan.moved(self.p)
         self._velocity_stage = self.lanes.predictor.stage == "velocity"
+        self._denoises, policy = self.p.kind == "denoise", self.lanes.policy
+        self._ranges = policy.block_ranges(self.layers) if self._denoises else ()
+        self._measures_blocks = self._denoises and policy.measures and bool(self._ranges)
+        self._range_in: dict[BlockRange, Tensor] = {}
+        self._hidden_in: Tensor | None = None
+        self._running, self._answered = Group(()), False
 
     @property
     def computed_rows(self) -> int:
-        """Rows of the call for which the network ran."""
-        return len(self._computed)
-
-    def _computes(self, row: RowKey) -> bool:
-        chunk = self.p.moves[0][0] if self.p.still else self.p.chunks[0]
-        decision = self.decisions.get(Lane(chunk, *row))
-        return decision is None or decision.computes
+        """Rows of the call for which the network ran, wholly or in part."""
+        return self._work.running
 
     def begin(self, call: Call) -> Tensor | None:
         with self.watch:
-            self._frames = [self.plan.chunks[c].frames for c in self.p.chunks]
-            self._tokens_per_frame, self._latent = call.tokens_per_frame, call.latent
-            if self._computed or not self._velocity_stage:
+            self._stand_ins.open(call)
+            self._frames, self._tokens_per_frame = self._stand_ins.frames, call.tokens_per_frame
+            self._latent = call.latent
+            first = self.p.moves[0][0] if self.p.still else self.p.chunks[0]
+            self._work = RowWork([self.decisions.get(Lane(first, *row)) for row in self.rows],
+                                 call.latent.device)
+            if self._work.running or (self._work.skipped and not self._velocity_stage):
                 return None
-            return torch.stack([self._predicted(n, None) for n in range(len(self.rows))])
+            self._answered = True
+            return self._completed(torch.zeros_like(call.latent))
 
     def block(self, index: int, x: BlockInput, run: Run) -> Tensor:
         with self.watch:
-            hidden = self._run_rows(x, self.watch.inner(run))
-            if self._velocity_stage:
-                return hidden
             if index == 0:
                 self._hidden_in = x.hidden
-                if self._skipped:
-                    hidden = hidden.clone() if hidden is x.hidden else hidden
-                    for n in self._skipped:
-                        hidden[n] = self._predicted(n, x.hidden[n])
+            self._range_in.update({blocks: x.hidden for blocks in self._ranges if blocks[0] == index})
+            hidden = self._run_groups(index, x, self.watch.inner(run))
+            if not self._velocity_stage and index == 0:
+                hidden = self._fill(x, hidden)
+            for blocks in self._ranges:
+                if blocks[1] == index + 1:
+                    for n in self._work.whole:
+                        self._stand_ins.keep_range(n, blocks, self._range_in[blocks][n], hidden[n])
             if index == self.layers - 1:
-                self._keep(self._hidden_in, hidden, tokens_dim=0)
+                self._end_blocks(hidden)
             return hidden
 
-    def _run_rows(self, x: BlockInput, run: Run) -> Tensor:
-        if not self._skipped:
-            return run(x)
-        if not self._computed:
-            return x.hidden
-        rows = torch.tensor(self._computed, device=x.hidden.device)
-        return x.hidden.index_copy(0, rows, run(x.take(rows)))
+    def _run_groups(self, index: int, x: BlockInput, run: Run) -> Tensor:
+        hidden = x.hidden
+        for group in self._work.groups(index):
+            self._running = group
+            if len(group.rows) == len(self.rows) and group.tokens is None:
+                return run(x)
+            rows = self._work.index(group.rows)
+            if group.tokens is None:
+                hidden = hidden.index_copy(0, rows, run(x.take(rows)))
+            else:
+                hidden = hidden.index_put((rows[:, None], group.tokens), run(x.take(rows, group.tokens)))
+        for n, blocks in self._work.gaps.items():
+            if index == blocks[0]:
+                hidden = hidden.clone() if hidden is x.hidden else hidden
+                hidden[n] += self._stand_ins.range_residual(n, blocks)
+        return hidden
+
+    def _fill(self, x: BlockInput, hidden: Tensor) -> Tensor:
+        """After the first block: rows and tokens that are not computed get what stands in for all blocks."""
+        if not (self._work.skipped or self._work.tokens):
+            return hidden
+        hidden = hidden.clone() if hidden is x.hidden else hidden
+        for n in self._work.skipped:
+            hidden[n] = self._stand_ins.predicted(n, x.hidden[n])
+        for n, tokens in self._work.tokens.items():
+            guess = self._stand_ins.predicted(n, x.hidden[n])
+            hidden[n] = torch.where(self._stand_ins.mask(tokens, guess), hidden[n], guess)
+        return hidden
+
+    def _end_blocks(self, hidden: Tensor) -> None:
+        if not self._denoises:
+            return
+        if self._measures_blocks:
+            for n in self._work.whole:
+                self._stand_ins.note_blocks(n, self._hidden_in[n], hidden[n])
+        if not self._velocity_stage:
+            self._keep(self._hidden_in, hidden)
+
+    def _keep(self, before: Tensor, after: Tensor) -> None:
+        for n in self._work.whole:
+            self._stand_ins.keep(n, before[n], after[n])
+        for n, tokens in self._work.tokens.items():
+            self._stand_ins.keep(n, before[n], after[n], tokens)
 
     def attention(self, index: int, kind: str, q: Tensor, k: Tensor, v: Tensor, attend: Attend) -> Tensor:
         if kind == "cross" or self.store is None:
             return attend(q, k, v)
         with self.watch, self.kv_watch:
             attend = self.watch.inner(self.kv_watch.inner(attend))
-            parts, begin = [], 0
-            for stream in dict.fromkeys(self.rows[n][0] for n in self._computed):
-                items = [self.rows[n][1] for n in self._computed if self.rows[n][0] == stream]
+            parts, begin, running = [], 0, self._running.rows
+            for stream in dict.fromkeys(self.rows[n][0] for n in running):
+                items = [self.rows[n][1] for n in running if self.rows[n][0] == stream]
                 part = slice(begin, begin + len(items))
                 parts.append(self._attend_stream(index, stream, items, q[part], k[part], v[part], attend))
                 begin += len(items)
@@ -166,6 +207,9 @@ class PassHooks:
 
     def _write(self, layer: int, stream: str, k: Tensor, v: Tensor, chosen: Tensor | None) -> tuple[int, ...]:
         """Stores the keys of the chunks that the pass writes; returns those chunks."""
+        if self._running.tokens is not None:   # of one chunk, whose other tokens' keys stay
+            self.store.write(layer, stream, self.p.chunks[0], k, v, chosen, self._running.tokens)
+            return self.p.chunks
         begin = 0
         for chunk, frames in zip(self.p.chunks, self._frames, strict=True):
             tokens = slice(begin, begin + frames * self._tokens_per_frame)
@@ -182,41 +226,32 @@ class PassHooks:
 
     def output(self, velocity: Tensor) -> Tensor:
         with self.watch:
-            if not self._velocity_stage:
-                return velocity
-            if self._computed and self._skipped:
-                velocity = velocity.clone()
-                for n in self._skipped:
-                    velocity[n] = self._predicted(n, None)
-            if self._computed:
-                self._keep(None, velocity, tokens_dim=1)
+            return velocity if self._answered or not self._denoises else self._completed(velocity)
+
+    def _completed(self, velocity: Tensor) -> Tensor:
+        """With what stands in for rows and tokens that the network did not compute."""
+        if self._velocity_stage:
+            velocity = self._stand_in_velocity(velocity)
+            self._keep(self._latent, velocity)
+        return self._derive(velocity) if self.lanes.policy.derives else velocity
+
+    def _stand_in_velocity(self, velocity: Tensor) -> Tensor:
+        if not (self._work.skipped or self._work.tokens):
             return velocity
+        velocity = velocity.clone()
+        for n in self._work.skipped:
+            velocity[n] = self._stand_ins.predicted(n, self._latent[n])
+        for n, tokens in self._work.tokens.items():
+            guess = self._stand_ins.predicted(n, self._latent[n])
+            velocity[n] = torch.where(self._stand_ins.mask(tokens, guess), velocity[n], guess)
+        return velocity
 
-    def _splits(self) -> list[int]:
-        """Sizes of the chunks along the frame or token dimension."""
-        scale = 1 if self._velocity_stage else self._tokens_per_frame
-        return [frames * scale for frames in self._frames]
-
-    def _keep(self, before: Tensor | None, after: Tensor, tokens_dim: int) -> None:
-        if self.p.kind != "denoise":
-            return
-        for n in self._computed:
-            inputs = [None] * len(self.p.chunks) if before is None else before[n].split(self._splits(), tokens_dim)
-            for chunk, old, new in zip(self.p.chunks, inputs, after[n].split(self._splits(), tokens_dim), strict=True):
-                if chunk in self.p.still:
-                    continue
-                # Cloned: a view would keep the whole batch of this step alive.
-                kept = self.lanes.predictor.keep(old, new, self.spans[chunk]).clone()
-                self.lanes.kept[Lane(chunk, *self.rows[n])] = kept
-
-    def _predicted(self, n: int, hidden: Tensor | None) -> Tensor:
-        dim = 1 if hidden is None else 0
-        inputs = [None] * len(self.p.chunks) if hidden is None else hidden.split(self._splits(), dim)
-        parts = [self._still(chunk, i) if chunk in self.p.still else
-                 self.lanes.predictor.predict(self.lanes.kept[Lane(chunk, *self.rows[n])], i, self.spans[chunk])
-                 for chunk, i in zip(self.p.chunks, inputs, strict=True)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
-
-    def _still(self, chunk: int, hidden: Tensor | None) -> Tensor:
-        """What stands in for a chunk that takes no step, where nothing is computed: nothing reads it."""
-        return self._latent[0, :, :self.plan.chunks[chunk].frames] if hidden is None else hidden
+    def _derive(self, velocity: Tensor) -> Tensor:
+        others = [n for n in range(len(self.rows)) if n not in self._work.derived]
+        for n in sorted(others, key=lambda n: self.rows[n][0] != self.settings.streams[0]):
+            self._stand_ins.note_velocity(n, velocity[n], n in self._work.whole)
+        if self._work.derived:
+            velocity = velocity.clone()
+        for n in self._work.derived:
+            velocity[n] = self._stand_ins.derived(n, velocity[n], self.decisions)
+        return velocity

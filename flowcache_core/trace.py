@@ -13,13 +13,14 @@ from typing import Any
 
 from .saved import saved
 
-SCHEMA = "flowcache-trace/1"
+SCHEMA = "flowcache-trace/2"
 
 
 @saved
 @dataclass(frozen=True)
 class LaneRecord:
-    """One decision. distance: how far the signal moved; value: what was compared with limit (null: not compared)."""
+    """One decision. distance: how far the signal moved; value: what was compared with limit (null: not compared);
+    share: the part of the network's work that was done, 1 for a computed step and 0 for a skipped one."""
 
     chunk: int
     step: int
@@ -30,6 +31,7 @@ class LaneRecord:
     distance: float | None = None
     value: float | None = None
     limit: float | None = None
+    share: float = 0.0
 
 
 @saved
@@ -71,9 +73,9 @@ class Trace:
 
     @property
     def computed_share(self) -> float:
-        """Computed chunk steps / all chunk steps."""
-        counts = self.counts()
-        return counts["compute"] / max(1, sum(counts.values()))
+        """Computed chunk steps / all chunk steps; a partial one counts by the part that was computed."""
+        shares = [lane.share for p in self.passes for lane in p.lanes]
+        return math.fsum(shares) / max(1, len(shares))
 
     @property
     def seconds(self) -> float:
@@ -83,6 +85,7 @@ class Trace:
     def summary(self) -> dict[str, Any]:
         counts = self.counts()
         return {"chunk_steps": sum(counts.values()), "computed": counts["compute"], "reused": counts["reuse"],
+                "predicted": counts["predict"], "partial": counts["partial"], "derived": counts["derive"],
                 "computed_share": round(self.computed_share, 4), "model_calls": sum(p.calls for p in self.passes),
                 "seconds": round(self.seconds, 3), "hook_seconds": round(sum(p.hook_seconds for p in self.passes), 4),
                 "kv_seconds": round(sum(p.kv_seconds for p in self.passes), 4),

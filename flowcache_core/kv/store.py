@@ -117,12 +117,16 @@ class KVStore:
             raise RuntimeError(f"layer {layer}, {stream}: a compression is announced and not settled")
 
     def write(self, layer: int, stream: str, chunk: int, keys: Tensor, values: Tensor,
-              items: Tensor | None = None) -> None:
-        """Stores `(items, heads, tokens, head_dim)` of a resident chunk; `items` chooses batch items."""
+              items: Tensor | None = None, tokens: Tensor | None = None) -> None:
+        """Stores `(items, heads, tokens, head_dim)` of a resident chunk; `items` chooses batch items, `tokens` places
+        in the chunk, whose other tokens keep what they have."""
         slot = self.layout.slot(chunk)
-        if keys.shape[2] != slot.tokens:
-            raise ValueError(f"chunk {chunk}: {keys.shape[2]} keys for a slot of {slot.tokens} tokens")
+        count = slot.tokens if tokens is None else len(tokens)
+        if keys.shape[2] != count:
+            raise ValueError(f"chunk {chunk}: {keys.shape[2]} keys for {count} of a slot of {slot.tokens} tokens")
         self._check_settled(layer, stream)
+        if tokens is not None:
+            return self._write_tokens(layer, stream, chunk, (keys, values), items, tokens)
         for buffer, new in ((self._keys, keys), (self._values, values)):
             begin = 0
             for start, stop in slot.spans:
@@ -133,6 +137,18 @@ class KVStore:
                     target[items] = part.to(target.dtype)
                 begin += stop - start
         self._written.add((layer, stream, chunk))
+
+    def _write_tokens(self, layer: int, stream: str, chunk: int, new: tuple[Tensor, Tensor], items: Tensor | None,
+                      tokens: Tensor) -> None:
+        if (layer, stream, chunk) not in self._written:
+            raise ValueError(f"chunk {chunk}: keys of some tokens, before any of the whole chunk were stored")
+        spans = self.layout.slot(chunk).spans
+        places = torch.cat([torch.arange(*span, device=tokens.device) for span in spans])[tokens]
+        rows = range(new[0].shape[0]) if items is None else items.tolist()
+        for buffer, part in zip((self._keys, self._values), new, strict=True):
+            for row, item in enumerate(rows):
+                target = buffer[layer, stream][item]
+                target.index_copy_(1, places, part[row].to(target.dtype))
 
     def read(self, layer: int, stream: str, chunks: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Keys and values of the written ones of `chunks`, in ascending position; views where slots are adjacent.

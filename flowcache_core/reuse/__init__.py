@@ -1,6 +1,6 @@
 """May this step be skipped, and what stands in for it?"""
 
-from . import policies  # noqa: F401  (registers them)
+from . import policies, taylor  # noqa: F401  (registers them)
 from .contract import POLICIES, Decision, Kind, ReusePolicy, StepInfo
 from .predictors import PREDICTORS, Predictor
 from .signals import relative_l1

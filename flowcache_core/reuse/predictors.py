@@ -2,13 +2,14 @@
 
 A predictor says what to keep of a computed step and how to make the value of a skipped one. `velocity` answers before
 the network is called; `residual` lets embedding and head run with the current time and skips only the blocks.
-Values are per lane (chunk, stream, item) without a batch dimension.
+Values are per lane (chunk, stream, item) without a batch dimension. First-order ones are in `taylor.py`.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..registry import Registry
@@ -26,17 +27,32 @@ class Span(NamedTuple):
 @dataclass(frozen=True)
 class Predictor(ABC):
     """stage: where it acts. "velocity": on the output, without any forward; "hidden": on the tokens between the
-    first and the last block."""
+    first and the last block. tensors: how many of the size of its value it keeps. extrapolates: whether a skipped step
+    is more than a repetition."""
 
     stage: ClassVar[Stage]
+    tensors: ClassVar[int] = 1
+    extrapolates: ClassVar[bool] = False
 
     @abstractmethod
-    def keep(self, value_in: Tensor | None, value_out: Tensor, span: Span) -> Tensor:
-        """What a computed step leaves behind. hidden: tokens `(N, D)` before and after the blocks; velocity: None
-        and `(C, F, h, w)`."""
+    def keep(self, value_in: Tensor | None, value_out: Tensor, span: Span) -> Any:
+        """What a computed step leaves behind. hidden: tokens `(N, D)` before and after the blocks; velocity: the latent
+        and the velocity, `(C, F, h, w)`. A tensor, or a frozen dataclass of tensors and numbers."""
+
+    def renew(self, kept: Any, value_in: Tensor | None, value_out: Tensor, span: Span) -> Any:
+        """What another computed step leaves behind, after `kept`."""
+        return self.keep(value_in, value_out, span)
+
+    def merge(self, mask: Tensor, new: Any, old: Any) -> Any:
+        """`new` where `mask` is true, `old` elsewhere; mask: `(N, 1)` or `(1, F, h, w)`."""
+        return torch.where(mask, new, old)
+
+    def owned(self, kept: Any) -> Any:
+        """`kept` in memory of its own: a view would keep the whole batch of a step alive."""
+        return kept.clone()
 
     @abstractmethod
-    def predict(self, kept: Tensor, value_in: Tensor | None, span: Span) -> Tensor:
+    def predict(self, kept: Any, value_in: Tensor | None, span: Span) -> Tensor:
         """The value of a skipped step."""
 
 
@@ -69,6 +85,14 @@ class Residual(Predictor):
 
     def predict(self, kept: Tensor, value_in: Tensor | None, span: Span) -> Tensor:
         return value_in + kept
+
+
+@PREDICTORS.register("offset")
+@dataclass(frozen=True)
+class Offset(Residual):
+    """Adds to the latent how far the velocity was from it at the last computed step (EasyCache, as released)."""
+
+    stage: ClassVar[Stage] = "velocity"
 
 
 @PREDICTORS.register("increment")

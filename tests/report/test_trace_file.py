@@ -31,7 +31,7 @@ def test_what_is_saved_is_read(real_trace: Trace, tmp_path: Path) -> None:
 def test_another_schema_is_refused(real_trace: Trace, tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
     path.write_text(json.dumps({**real_trace.to_json(), "schema": "flowcache-trace/0"}))
-    with pytest.raises(ValueError, match=r"flowcache-trace/0.*expected 'flowcache-trace/1'"):
+    with pytest.raises(ValueError, match=r"flowcache-trace/0.*expected 'flowcache-trace/2'"):
         load_trace(path)
 
 

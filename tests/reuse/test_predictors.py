@@ -1,3 +1,6 @@
+import copy
+from dataclasses import fields
+
 import pytest
 import torch
 
@@ -8,6 +11,10 @@ from tests.reference import normal
 STEP = Span(0.8, 0.6)
 
 
+def tensors(kept) -> list[torch.Tensor]:
+    return [kept] if isinstance(kept, torch.Tensor) else [getattr(kept, f.name) for f in fields(kept)]
+
+
 def test_the_residual_by_hand():
     """Two blocks that double: 10 becomes 40. A skipped step from 11 gives 11 + 30 = 41; computed it would be 44."""
     kept = Residual().keep(torch.tensor(10.0), torch.tensor(40.0), STEP)
@@ -15,7 +22,7 @@ def test_the_residual_by_hand():
 
 
 def test_the_velocity_by_hand():
-    kept = Velocity().keep(None, torch.tensor([3.0, -2.0]), STEP)
+    kept = Velocity().keep(torch.zeros(2), torch.tensor([3.0, -2.0]), STEP)
     assert torch.equal(Velocity().predict(kept, None, STEP), torch.tensor([3.0, -2.0]))
 
 
@@ -29,8 +36,10 @@ def test_the_increment_moves_as_far_as_the_last_computed_step():
 def test_a_step_that_did_not_change_is_predicted_exactly(name):
     predictor = PREDICTORS[name]()
     before, after = normal(5, 4).round(), normal(5, 4, seed=1).round()
-    inputs = None if predictor.stage == "velocity" else before
-    assert torch.equal(predictor.predict(predictor.keep(inputs, after, STEP), inputs, STEP), after)
+    kept = predictor.keep(before, after, STEP)
+    assert torch.equal(predictor.predict(kept, before, STEP), after)
+    kept = predictor.renew(kept, before, after, Span(0.6, 0.5))
+    assert torch.equal(predictor.predict(kept, before, Span(0.5, 0.4)), after) or name == "increment"
 
 
 @pytest.mark.parametrize("name", PREDICTORS.names())
@@ -38,9 +47,10 @@ def test_nothing_is_written_into_what_a_predictor_is_given(name):
     predictor = PREDICTORS[name]()
     before, after, now = normal(5, 4), normal(5, 4, seed=1), normal(5, 4, seed=2)
     copies = [t.clone() for t in (before, after, now)]
-    velocity = predictor.stage == "velocity"
-    kept = predictor.keep(None if velocity else before, after, STEP)
-    kept_copy = kept.clone()
-    predictor.predict(kept, None if velocity else now, STEP)
-    assert torch.equal(kept, kept_copy)
+    kept = predictor.keep(before, after, STEP)
+    kept_copy = copy.deepcopy(kept)
+    predictor.predict(kept, now, STEP)
+    predictor.renew(kept, before, now, Span(0.6, 0.5))
+    predictor.merge(torch.tensor([[True]] + 4 * [[False]]), kept, kept)
+    assert all(torch.equal(a, b) for a, b in zip(tensors(kept), tensors(kept_copy), strict=True))
     assert all(torch.equal(a, b) for a, b in zip((before, after, now), copies, strict=True))

@@ -1,6 +1,6 @@
 """Networks and policies whose answers can be worked out by hand."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -72,3 +72,19 @@ class ScriptedForChunk(Scripted):
 def step_info(step: int, steps: int = 10, chunk: int = 0, chunks: int = 1, stream: str = "cond#0", item: int = 0,
               must_compute: bool = False) -> StepInfo:
     return StepInfo(chunk, chunks, step, steps, stream, item, 1 - step / steps, 1 - (step + 1) / steps, must_compute)
+
+
+@dataclass(frozen=True)
+class Given(ReusePolicy):
+    """Does at a (step, stream) what `table` says, and computes elsewhere."""
+
+    name: ClassVar[str] = "given"
+    derives: ClassVar[bool] = True
+    table: dict = field(default_factory=dict)
+    ranges: tuple = ()
+
+    def block_ranges(self, layers):
+        return self.ranges
+
+    def decide(self, state, info, signal):
+        return self.table.get((info.step, info.stream), Decision(Kind.COMPUTE, "given"))

@@ -42,10 +42,14 @@ def read_decisions(path: str) -> dict[Place, Kind]:
     """The decisions of every denoising chunk step in a trace file. Raises ValueError for what is no trace."""
     try:
         data = json.loads(Path(path).read_text())
-        return {(lane["chunk"], lane["step"], lane["stream"], lane["item"]): Kind(lane["decision"])
-                for p in data["passes"] for lane in p["lanes"]}
+        decisions = {(lane["chunk"], lane["step"], lane["stream"], lane["item"]): Kind(lane["decision"])
+                     for p in data["passes"] for lane in p["lanes"]}
     except OSError as error:
         raise ValueError(f"replay: cannot read the trace {path!r} ({error.strerror or error}); give the path of a "
                          "trace.json") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"replay: {path!r} is no trace of ours ({error})") from error
+    if {Kind.PARTIAL, Kind.DERIVE} & set(decisions.values()):
+        raise ValueError(f"replay: {path!r} holds steps that were computed in part or derived, without saying of what; "
+                         "replay a trace of whole steps")
+    return {place: Kind.REUSE if kind is Kind.PREDICT else kind for place, kind in decisions.items()}

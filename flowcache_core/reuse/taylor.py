@@ -1,0 +1,92 @@
+"""First-order predictors: the last two computed values, continued as a straight line over the noise level.
+
+TaylorSeer's m = 1 (ICCV 2025) for steps of unequal length, as SCOPE (arXiv 2604.02979) has it: over sigma, not over the
+step's index.
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..registry import check_knobs, knob
+from ..saved import saved
+from .predictors import PREDICTORS, Predictor, Span, Stage
+
+
+@saved
+@dataclass(frozen=True)
+class Trend:
+    """value: of the last computed step, at noise `sigma`; change: from the one before, `interval` of noise away. Both
+    noises are tensors, since after a partial step they differ by token; 0 of interval: one value so far."""
+
+    value: Tensor
+    change: Tensor
+    sigma: Tensor
+    interval: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return sum(getattr(self, f.name).nbytes for f in fields(self))
+
+
+@dataclass(frozen=True)
+class FirstOrder(Predictor):
+    """reach bounds how far a line is followed, in lengths of the interval that it was drawn through."""
+
+    tensors: ClassVar[int] = 2
+    extrapolates: ClassVar[bool] = True
+
+    reach: float = knob(1.0, 0, 1000, "how far a line is followed, in lengths of the interval it was drawn through; 0 "
+                        "repeats the last value")
+
+    def __post_init__(self) -> None:
+        check_knobs(self)
+
+    def _value(self, value_in: Tensor, value_out: Tensor) -> Tensor:
+        return value_out.clone()
+
+    def keep(self, value_in: Tensor | None, value_out: Tensor, span: Span) -> Trend:
+        value = self._value(value_in, value_out)
+        sigma = torch.tensor(span.sigma, dtype=torch.float32, device=value.device)
+        return Trend(value, torch.zeros_like(value), sigma, torch.zeros_like(sigma))
+
+    def renew(self, kept: Trend, value_in: Tensor | None, value_out: Tensor, span: Span) -> Trend:
+        new = self.keep(value_in, value_out, span)
+        return replace(new, change=new.value - kept.value, interval=new.sigma - kept.sigma)
+
+    def merge(self, mask: Tensor, new: Trend, old: Trend) -> Trend:
+        return Trend(*(torch.where(mask, getattr(new, f.name), getattr(old, f.name)) for f in fields(Trend)))
+
+    def owned(self, kept: Trend) -> Trend:
+        return kept
+
+    def _continued(self, kept: Trend, span: Span) -> Tensor:
+        ahead = torch.where(kept.interval == 0, 0.0, (span.sigma - kept.sigma) / kept.interval)
+        return kept.value + (kept.change * ahead.clamp(0, self.reach)).to(kept.value.dtype)
+
+    def predict(self, kept: Trend, value_in: Tensor | None, span: Span) -> Tensor:
+        return self._continued(kept, span)
+
+
+@PREDICTORS.register("taylor")
+@dataclass(frozen=True)
+class TaylorVelocity(FirstOrder):
+    """Continues the velocity of the last two computed steps as a straight line over the noise level."""
+
+    stage: ClassVar[Stage] = "velocity"
+
+
+@PREDICTORS.register("taylor_residual")
+@dataclass(frozen=True)
+class TaylorResidual(FirstOrder):
+    """Continues what the block stack added at the last two computed steps as a straight line over the noise level."""
+
+    stage: ClassVar[Stage] = "hidden"
+
+    def _value(self, value_in: Tensor, value_out: Tensor) -> Tensor:
+        return value_out - value_in
+
+    def predict(self, kept: Trend, value_in: Tensor | None, span: Span) -> Tensor:
+        return value_in + self._continued(kept, span)
