@@ -20,7 +20,10 @@ class RunCache:
         self._chunk = chunk_tokens(plan, tokens_per_frame)
         sizes, budget, streams = backbone.sizes, settings.budget, settings.guide.writers
         dtype = settings.kv_dtype or backbone.dtype
-        shape = KVShape(sizes.layers, len(streams), settings.items, sizes.heads, sizes.head_dim, dtype.itemsize)
+        shape = KVShape(sizes.layers, len(streams), settings.items, sizes.heads, sizes.head_dim, dtype.itemsize,
+                        sizes.time_theta)
+        if self._compression is not None:
+            self._compression.check(shape)
         group = self._compression.group(tokens_per_frame, self._chunk) if self._compression else None
         room = capacity(plan, budget, tokens_per_frame, shape, group)
         self._residency = Residency(plan, budget, tokens_per_frame, budget.tokens(self._chunk, shape), group)

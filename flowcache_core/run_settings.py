@@ -78,6 +78,7 @@ class RunSettings:
                 "budget": None if self.budget.amount is None else f"{self.budget.amount:g} {self.budget.unit}",
                 "sink_chunks": self.budget.sink_chunks, "recent_chunks": self.budget.recent_chunks,
                 "scorer": self.compression.scorer.name if self.compression else None,
+                "merger": self.compression.merger.name if self.compression and self.compression.merger else None,
                 "noise_rule": self.noise_rule.name}
 
 

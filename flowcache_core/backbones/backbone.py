@@ -12,13 +12,17 @@ from .hooks import Hooks
 
 @dataclass(frozen=True)
 class Sizes:
-    """channels: of the latent; a token covers `patch x patch` latent pixels of one frame; heads: of keys and values."""
+    """channels: of the latent; a token covers `patch x patch` latent pixels of one frame; heads: of keys and values.
+
+    time_theta: base of the rotary frequencies by which the first `head_dim - 4 * (head_dim // 6)` channels of a key
+    tell the frame, in consecutive pairs; None where keys are rotated in another way."""
 
     channels: int
     patch: int
     layers: int
     heads: int
     head_dim: int
+    time_theta: float | None = None
 
     def tokens_per_frame(self, height: int, width: int) -> int:
         """Tokens of a latent frame of `height x width` latent pixels."""

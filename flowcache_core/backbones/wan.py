@@ -159,7 +159,7 @@ class WanTransformer(nn.Module):
     @property
     def sizes(self) -> Sizes:
         c = self.config
-        return Sizes(c.channels, PATCH, c.layers, c.heads, c.head_dim)
+        return Sizes(c.channels, PATCH, c.layers, c.heads, c.head_dim, ROPE_THETA)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -1,13 +1,15 @@
 """Which past tokens stay, where, in what precision?"""
 
-from . import scorers  # noqa: F401  (registers them)
+from . import mergers, scorers  # noqa: F401  (registers them)
 from .budget import KVBudget, KVShape, chunk_tokens
 from .compression import Compression, settle
 from .layout import Layout, Slot
 from .marks import Kept, Marks
+from .merging import MERGERS, Merged, Merger
 from .residency import Residency, Room, capacity, least_tokens
 from .scoring import SCORERS, Cached, Scorer
 from .store import KVStore
 
-__all__ = ["SCORERS", "Cached", "Compression", "KVBudget", "KVShape", "KVStore", "Kept", "Layout", "Marks",
-           "Residency", "Room", "Scorer", "Slot", "capacity", "chunk_tokens", "least_tokens", "settle"]
+__all__ = ["MERGERS", "SCORERS", "Cached", "Compression", "KVBudget", "KVShape", "KVStore", "Kept", "Layout", "Marks",
+           "Merged", "Merger", "Residency", "Room", "Scorer", "Slot", "capacity", "chunk_tokens", "least_tokens",
+           "settle"]

@@ -4,6 +4,8 @@ Exact forms of FlowCache's two terms (arXiv 2602.10825, section 3.2) that never 
 matrix: heads go by one after the other, queries in tiles, and similarity to all others is similarity to their sum.
 """
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,22 +13,38 @@ from torch import Tensor
 TILE_BYTES = 32 * 2**20   # of one tile of logits; two such tensors live at once
 
 
-def mean_attention(q: Tensor, k: Tensor) -> Tensor:
+def mean_attention(q: Tensor, k: Tensor, log_m: Tensor | None = None) -> Tensor:
     """Mean over the queries of the softmax over keys: `(B, Hk, n)`, fp32, each row sums to 1.
 
-    q `(B, Hq, Lq, d)`, k `(B, Hk, n, d)`, Hq a multiple of Hk. Of the query heads that share a key head, the largest
-    logit counts.
+    q `(B, Hq, Lq, d)`, k `(B, Hk, n, d)`, Hq a multiple of Hk; log_m `(B, Hk, n)` is added to a key's logits. Of the
+    query heads that share a key head, the largest logit counts.
     """
+    total = torch.zeros(k.shape[:3], device=k.device)
+    for head, logits in _logit_tiles(q, k, log_m):
+        total[:, head] += logits.amax(1).softmax(-1).sum(1)
+    return total / q.shape[2]
+
+
+def peak_attention(q: Tensor, k: Tensor, log_m: Tensor | None = None) -> Tensor:
+    """Largest softmax weight that any query gives a key, `(B, Hk, n)`, fp32; the mean over the query heads that share
+    a key head. Arguments as in `mean_attention`."""
+    b, heads, n, _ = k.shape
+    peak = torch.zeros(b, heads, q.shape[1] // heads, n, device=k.device)
+    for head, logits in _logit_tiles(q, k, log_m):
+        peak[:, head] = peak[:, head].maximum(logits.softmax(-1).amax(2))
+    return peak.mean(2)
+
+
+def _logit_tiles(q: Tensor, k: Tensor, log_m: Tensor | None) -> Iterator[tuple[int, Tensor]]:
+    """`(key head, logits (B, group, rows, n))` of every head, as many query rows at a time as `TILE_BYTES` hold."""
     b, heads, n, d = k.shape
     group = q.shape[1] // heads
-    total = torch.zeros(b, heads, n, device=k.device)
     rows = max(1, TILE_BYTES // (4 * b * group * n))
     for head in range(heads):
         keys = k[:, head, None].float().transpose(-1, -2)
+        weight = 0 if log_m is None else log_m[:, head, None, None].float()
         for tile in q[:, head * group:(head + 1) * group].split(rows, dim=2):
-            logits = (tile.float() / d**0.5 @ keys).amax(1)
-            total[:, head] += logits.softmax(-1).sum(1)
-    return total / q.shape[2]
+            yield head, tile.float() / d**0.5 @ keys + weight
 
 
 def pool_neighbours(values: Tensor, kernel: int, positions: Tensor | None = None) -> Tensor:

@@ -16,7 +16,10 @@ UNIT_BYTES = {"MB": 10**6, "GB": 10**9}
 
 @dataclass(frozen=True)
 class KVShape:
-    """What a token costs: keys and values of `heads * head_dim` numbers in `layers` layers of `streams` streams."""
+    """What a token costs: keys and values of `heads * head_dim` numbers in `layers` layers of `streams` streams.
+
+    time_theta: the base of the rotary frequencies with which the first channels of a key tell the frame, where they
+    lie as in Wan (see kv/rotation.py); None: unknown."""
 
     layers: int
     streams: int
@@ -24,6 +27,7 @@ class KVShape:
     heads: int
     head_dim: int
     bytes_per_number: int
+    time_theta: float | None = None
 
     @property
     def bytes_per_token(self) -> int:

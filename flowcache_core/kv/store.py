@@ -26,6 +26,7 @@ class KVStore:
     def __init__(self, shape: KVShape, streams: Sequence[str], capacity: int, dtype: torch.dtype,
                  device: torch.device | str, marks: Sequence[str] = ()) -> None:
         size = (shape.items, shape.heads, capacity, shape.head_dim)
+        self.shape = shape
         self.capacity, self.streams, self.layout = capacity, tuple(streams), Layout(capacity)
         self._keys = {(layer, s): torch.empty(size, dtype=dtype, device=device)
                       for layer in range(shape.layers) for s in self.streams}

@@ -66,7 +66,7 @@ class FlowCacheScore(Scorer):
 
     def terms(self, queries: Tensor, cached: Cached) -> tuple[Tensor, Tensor]:
         """Importance and redundancy, each `(B, Hk, n)`."""
-        mass = mean_attention(self.asked(queries, cached.tokens_per_frame), cached.keys)
+        mass = mean_attention(self.asked(queries, cached.tokens_per_frame), cached.keys, cached.log_m)
         return pool_neighbours(mass, self.kernel, cached.positions), redundancy(cached.keys)
 
     def score(self, queries: Tensor | None, cached: Cached) -> Tensor:
