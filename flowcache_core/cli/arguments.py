@@ -3,14 +3,13 @@
 import argparse
 from pathlib import Path
 
-from ..kv import SCORERS, Compression, KVBudget
-from ..kv.compression import GRANULARITIES
 from ..per_chunk import parse_prompts
 from ..plan import ChunkPlan
 from ..profiles import Profile, load_profile, profile_names
 from ..profiles.schedule import profile_history
 from ..reuse import POLICIES, PREDICTORS
-from .request import PLANS, PlanRequest, RunRequest, choose_reuse, parse_settings
+from .memory_options import add_memory_options, build_budget, build_compression, own_memory
+from .request import PLANS, PlanRequest, RunRequest, choose_reuse
 
 PROMPT = "a red circle moving right quickly and a blue square moving up slowly"
 PROFILE = "demo"
@@ -49,16 +48,8 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=0)
     group.add_argument("--shift", type=float, help="of the noise levels (default from the profile)")
     group.add_argument("--guidance", type=float, help="classifier-free guidance, 1 is off (default from the profile)")
-    group.add_argument("--kv-window", type=float, metavar="N", help="KV budget in chunks, all resident ones counted")
-    group.add_argument("--kv-budget", metavar="AMOUNT", help="KV budget as '4 chunks', '1000 tokens', '64 MB', '1 GB'")
-    group.add_argument("--kv-sink", type=int, default=0, help="first chunks that the budget keeps")
-    group.add_argument("--kv-recent", type=int, default=0, help="last finished chunks that the budget keeps")
-    group.add_argument("--kv-scorer", help=f"how cached tokens are valued when the budget asks for room: one of "
-                       f"{', '.join(SCORERS.names())} (default: the oldest chunks leave)")
-    group.add_argument("--kv-granularity", choices=GRANULARITIES, default="token", help="what stays or goes as a whole")
-    group.add_argument("--kv-set", dest="kv_settings", action="append", default=[], metavar="NAME=VALUE",
-                       help="a setting of the scorer")
     group.add_argument("--model", type=Path, help="a Wan-layout .safetensors instead of the bundled model")
+    add_memory_options(parser)
 
 
 def build_plan(args: argparse.Namespace, profile: Profile) -> ChunkPlan:
@@ -76,37 +67,12 @@ def build_plan(args: argparse.Namespace, profile: Profile) -> ChunkPlan:
                        len(profile.first_step_list) or None, profile.near_clean_from).build()
 
 
-def build_budget(args: argparse.Namespace) -> KVBudget:
-    if args.kv_window is not None and args.kv_budget is not None:
-        raise ValueError("--kv-window and --kv-budget: give one of the two")
-    if args.kv_budget is None:
-        return KVBudget(args.kv_window, "chunks", args.kv_sink, args.kv_recent)
-    words = args.kv_budget.split()
-    try:
-        amount, unit = float(words[0]), words[1]
-    except (ValueError, IndexError):
-        raise ValueError(f"--kv-budget {args.kv_budget!r}: expected a number and tokens, chunks, MB or GB") from None
-    return KVBudget(amount, unit, args.kv_sink, args.kv_recent)
-
-
-def build_compression(args: argparse.Namespace) -> Compression | None:
-    if args.kv_scorer is None:
-        if args.kv_settings:
-            raise ValueError(f"--kv-set {args.kv_settings[0]}: a setting of a scorer; give --kv-scorer too")
-        return None
-    if args.kv_window is None and args.kv_budget is None:
-        raise ValueError(f"--kv-scorer {args.kv_scorer}: nothing is compressed without a budget; give --kv-budget or "
-                         "--kv-window")
-    settings = parse_settings(args.kv_settings, SCORERS, args.kv_scorer)
-    return Compression(SCORERS.make(args.kv_scorer, settings), args.kv_granularity)
-
-
 def build_request(args: argparse.Namespace) -> RunRequest:
     """Raises ValueError for the first option that does not make sense, before any file is touched."""
     profile = load_profile(args.profile)
     plan = build_plan(args, profile)
     chosen = choose_reuse(profile, args.preset, args.policy, args.threshold, args.settings, args.predictor)
-    own = args.kv_window is not None or args.kv_budget is not None or args.kv_scorer is not None
+    own = own_memory(args)
     return RunRequest(profile, plan, parse_prompts(args.prompt, len(plan.chunks)), args.seed,
                       profile.shift if args.shift is None else args.shift,
                       profile.guidance if args.guidance is None else args.guidance,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..kv import SCORERS, Compression, KVBudget
+from ..kv import MERGERS, SCORERS, Compression, KVBudget
 from ..reuse import POLICIES, PREDICTORS, Predictor, ReusePolicy
 from .profile import Profile
 from .reading import FOLDER, load_profile
@@ -63,13 +63,17 @@ def _made(data: dict[str, Any], name: str, profile: Profile) -> Preset:
 
 
 def _memory(kv: dict[str, Any] | None, profile: Profile) -> tuple[KVBudget, Compression | None]:
-    """`{"chunks" or "frames", "sink_frames", "scorer", "settings", "granularity"}`: frames count in whole chunks."""
+    """`{"chunks" or "frames", "sink_frames", "scorer", "settings", "granularity"}`, and for merging `"merger"` and
+    `"merger_settings"`; frames count in whole chunks."""
     if kv is None:
         return KVBudget(), None
     chunks = kv["chunks"] if "chunks" in kv else max(2, -(-kv["frames"] // profile.chunk_frames))
     sink = -(-kv.get("sink_frames", 0) // profile.chunk_frames)
     scorer = kv.get("scorer")
-    compression = Compression(SCORERS.make(scorer, kv["settings"]), kv["granularity"]) if scorer else None
+    merger = MERGERS.make(kv["merger"], kv.get("merger_settings")) if "merger" in kv else None
+    if scorer is None:
+        return KVBudget(chunks, "chunks", sink), None
+    compression = Compression(SCORERS.make(scorer, kv["settings"]), kv["granularity"], merger=merger)
     return KVBudget(chunks, "chunks", sink), compression
 
 
