@@ -6,7 +6,8 @@ the blocks, and only that writes keys, so a skipped chunk (or token, or block) l
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,10 +31,10 @@ class Stopwatch:
         self.hooks = 0.0
 
     def inner(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def timed(*args: Tensor) -> Tensor:
+        def timed(*args: Any, **kwargs: Any) -> Tensor:
             begin = time.perf_counter()
             try:
-                return function(*args)
+                return function(*args, **kwargs)
             finally:
                 self.hooks -= time.perf_counter() - begin
         return timed
@@ -79,11 +80,28 @@ class PassHooks:
         self._range_in: dict[BlockRange, Tensor] = {}
         self._hidden_in: Tensor | None = None
         self._running, self._answered = Group(()), False
+        self._work: RowWork | None = None
+        self._part_rows = 0
 
     @property
     def computed_rows(self) -> int:
         """Rows of the call for which the network ran, wholly or in part."""
-        return self._work.running
+        return self._part_rows + (self._work.running if self._work else 0)
+
+    def part(self, rows: Sequence[RowKey], again: bool = False) -> "PassHooks":
+        """Hooks of a call that forwards some of the rows, for networks whose host splits a pass. again: rows that were
+        forwarded before; they are computed, see the past, and leave nothing behind."""
+        if not again:
+            return replace(self, rows=rows)
+        return replace(self, rows=rows, decisions={}, p=replace(self.p, kind="commit", writes=()), queries=None)
+
+    def add_costs(self, part: "PassHooks") -> None:
+        """Counts what a part cost as this call's."""
+        self.watch.hooks += part.watch.hooks
+        self.kv_watch.hooks += part.kv_watch.hooks
+        self.compress_seconds += part.compress_seconds
+        self.keys_seen = max(self.keys_seen, part.keys_seen)
+        self._part_rows += part.computed_rows
 
     def begin(self, call: Call) -> Tensor | None:
         with self.watch:

@@ -28,5 +28,10 @@ class Solver(ABC):
         x, velocity: `(B, C, F, h, w)`. noise: fresh noise of the same shape for solvers that need it.
         """
 
+    def step_clean(self, state: Any, x: Tensor, clean: Tensor, index: int, table: SigmaTable,
+                   noise: Tensor | None = None) -> tuple[Tensor, Any]:
+        """As `step`, from the estimate of the clean sample that a host hands out, in the host's own arithmetic."""
+        return self.step(state, x, (x - clean) / table.sigmas[index], index, table, noise)
+
 
 SOLVERS: Registry[Solver] = Registry("solver")

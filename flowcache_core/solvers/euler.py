@@ -26,7 +26,10 @@ class Renoise(Solver):
 
     def step(self, state: Any, x: Tensor, velocity: Tensor, index: int, table: SigmaTable,
              noise: Tensor | None = None) -> tuple[Tensor, Any]:
-        clean = x - table.sigmas[index] * velocity
+        return self.step_clean(state, x, x - table.sigmas[index] * velocity, index, table, noise)
+
+    def step_clean(self, state: Any, x: Tensor, clean: Tensor, index: int, table: SigmaTable,
+                   noise: Tensor | None = None) -> tuple[Tensor, Any]:
         following = table.sigmas[index + 1]
         if following == 0:
             return clean, state

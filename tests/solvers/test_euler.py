@@ -40,3 +40,12 @@ def test_solvers_are_found_by_name_and_an_unknown_one_lists_them():
 
 def test_only_renoise_asks_for_noise():
     assert [name for name in SOLVERS.names() if SOLVERS[name].needs_noise] == ["renoise"]
+
+
+@pytest.mark.parametrize("solver", [Euler(), Renoise(), UniPC()], ids=lambda s: s.name)
+def test_a_step_from_the_clean_estimate_is_the_step_from_its_velocity(solver):
+    x, velocity, noise = (normal(2, 4, 1, 2, 2, seed=s).double() for s in (1, 2, 3))
+    clean = x - TABLE.sigmas[1] * velocity
+    expected, _ = solver.step(solver.new_state(), x, velocity, 1, TABLE, noise)
+    moved, _ = solver.step_clean(solver.new_state(), x, clean, 1, TABLE, noise)
+    torch.testing.assert_close(moved, expected, rtol=0, atol=1e-12)
