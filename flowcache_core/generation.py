@@ -146,6 +146,8 @@ class Generation:
 
     def close(self) -> None:
         """Frees every cache of the run."""
+        if self.cache.store is not None:
+            self.trace.kv_error = self.cache.store.errors or self.trace.kv_error
         self.cache.close()
         self._held.clear()
         self._lanes.close()

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from .attention import WeightedAttention
 from .backbones.backbone import Backbone
-from .kv import KVShape, KVStore, Residency, capacity, chunk_tokens, settle
+from .kv import KVShape, KVStore, Residency, capacity, chunk_tokens, format_of, settle
 from .plan.chunk_plan import ChunkPlan, Pass
 from .run_settings import RunSettings
 
@@ -20,15 +20,16 @@ class RunCache:
         self._chunk = chunk_tokens(plan, tokens_per_frame)
         sizes, budget, streams = backbone.sizes, settings.budget, settings.guide.writers
         dtype = settings.kv_dtype or backbone.dtype
+        scales = sum(kind.itemsize for width, kind in format_of(dtype, backbone.dtype).widths(sizes.head_dim)[1:])
         shape = KVShape(sizes.layers, len(streams), settings.items, sizes.heads, sizes.head_dim, dtype.itemsize,
-                        sizes.time_theta)
+                        sizes.time_theta, scales)
         if self._compression is not None:
             self._compression.check(shape)
         group = self._compression.group(tokens_per_frame, self._chunk) if self._compression else None
         room = capacity(plan, budget, tokens_per_frame, shape, group)
         self._residency = Residency(plan, budget, tokens_per_frame, budget.tokens(self._chunk, shape), group)
         marks = self._compression.marks if self._compression else ()
-        self.store = KVStore(shape, streams, room, dtype, backbone.device, marks) if room else None
+        self.store = KVStore(shape, streams, room, dtype, backbone.device, marks, backbone.dtype) if room else None
         self.weighted = WeightedAttention()
         self._device = backbone.device
         self._layers, self.finished = sizes.layers, set(range(plan.prefix_chunks))

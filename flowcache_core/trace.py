@@ -60,12 +60,15 @@ class PassRecord:
 
 @dataclass
 class Trace:
-    """settings: what the run was asked for; plan: name, frames and steps; passes in the order in which they ran."""
+    """settings: what the run was asked for; plan: name, frames and steps; passes in the order in which they ran;
+    kv_error: relative error of storing keys and values (None: stored as they are); notes: sentences for the user."""
 
     settings: dict[str, Any]
     plan: dict[str, Any]
     kv_peak_bytes: int = 0
     passes: list[PassRecord] = field(default_factory=list)
+    kv_error: tuple[float, float] | None = None
+    notes: list[str] = field(default_factory=list)
 
     def counts(self) -> Counter:
         """Decisions of all chunk steps by kind."""
@@ -91,6 +94,8 @@ class Trace:
                 "kv_seconds": round(sum(p.kv_seconds for p in self.passes), 4),
                 "compress_seconds": round(sum(p.compress_seconds for p in self.passes), 4),
                 "kv_peak_bytes": self.kv_peak_bytes,
+                "kv_error": self.kv_error and [float(f"{error:.3g}") for error in self.kv_error],
+                "notes": list(self.notes),
                 "kv_peak_tokens": max((p.kv_tokens for p in self.passes), default=0)}
 
     def to_json(self) -> dict[str, Any]:
@@ -120,4 +125,5 @@ def load_trace(path: Path) -> Trace:
         raise ValueError(f"{path}: schema {data.get('schema')!r}, expected {SCHEMA!r}")
     passes = [PassRecord(**{**p, "chunks": tuple(p["chunks"]), "steps": tuple(p["steps"]),
                             "lanes": tuple(LaneRecord(**lane) for lane in p["lanes"])}) for p in data["passes"]]
-    return Trace(data["settings"], data["plan"], data["summary"]["kv_peak_bytes"], passes)
+    return Trace(data["settings"], data["plan"], data["summary"]["kv_peak_bytes"], passes,
+                 data["summary"].get("kv_error"), data["summary"].get("notes", []))

@@ -8,8 +8,9 @@ from .marks import Kept, Marks
 from .merging import MERGERS, Merged, Merger
 from .residency import Residency, Room, capacity, least_tokens
 from .scoring import SCORERS, Cached, Scorer
+from .storage import format_of
 from .store import KVStore
 
 __all__ = ["MERGERS", "SCORERS", "Cached", "Compression", "KVBudget", "KVShape", "KVStore", "Kept", "Layout", "Marks",
-           "Merged", "Merger", "Residency", "Room", "Scorer", "Slot", "capacity", "chunk_tokens", "least_tokens",
-           "settle"]
+           "Merged", "Merger", "Residency", "Room", "Scorer", "Slot", "capacity", "chunk_tokens", "format_of",
+           "least_tokens", "settle"]

@@ -19,7 +19,8 @@ class KVShape:
     """What a token costs: keys and values of `heads * head_dim` numbers in `layers` layers of `streams` streams.
 
     time_theta: the base of the rotary frequencies with which the first channels of a key tell the frame, where they
-    lie as in Wan (see kv/rotation.py); None: unknown."""
+    lie as in Wan (see kv/rotation.py); None: unknown. scale_bytes: what a one-byte format keeps beside every vector.
+    """
 
     layers: int
     streams: int
@@ -28,10 +29,12 @@ class KVShape:
     head_dim: int
     bytes_per_number: int
     time_theta: float | None = None
+    scale_bytes: int = 0
 
     @property
     def bytes_per_token(self) -> int:
-        return 2 * self.layers * self.streams * self.items * self.heads * self.head_dim * self.bytes_per_number
+        vector = self.head_dim * self.bytes_per_number + self.scale_bytes
+        return 2 * self.layers * self.streams * self.items * self.heads * vector
 
 
 @dataclass(frozen=True)

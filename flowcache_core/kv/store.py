@@ -14,24 +14,29 @@ from torch import Tensor
 from .budget import KVShape
 from .layout import Fold, Layout, Span, joined
 from .marks import LOG_M, Kept, Marks, Place
-from .select import gather_tokens
+from .storage import Buffer, format_of
 
+MEASURED = 7   # every how many writes the error of storing is measured; of few layer counts a divisor
 Choose = Callable[[Tensor, Tensor, Tensor], Tensor | Kept]
 """`choose(keys, values, positions)`: `(items, heads, keep)` indices of the tokens that stay, or `Kept`."""
 
 
 class KVStore:
-    """Keys and values `(items, heads, capacity, head_dim)` of every (layer, stream). marks: see `Marks`."""
+    """Keys and values `(items, heads, capacity, head_dim)` of every (layer, stream). marks: see `Marks`.
+
+    dtype: in which they are stored (`storage.py`); compute: that of the network, in which one-byte formats are read
+    (default: dtype).
+    """
 
     def __init__(self, shape: KVShape, streams: Sequence[str], capacity: int, dtype: torch.dtype,
-                 device: torch.device | str, marks: Sequence[str] = ()) -> None:
+                 device: torch.device | str, marks: Sequence[str] = (), compute: torch.dtype | None = None) -> None:
         size = (shape.items, shape.heads, capacity, shape.head_dim)
         self.shape = shape
         self.capacity, self.streams, self.layout = capacity, tuple(streams), Layout(capacity)
-        self._keys = {(layer, s): torch.empty(size, dtype=dtype, device=device)
-                      for layer in range(shape.layers) for s in self.streams}
-        self._values = {place: torch.empty_like(keys) for place, keys in self._keys.items()}
-        self.marks = Marks(marks, list(self._keys), size[:3], device)
+        form, places = format_of(dtype, compute or dtype), [(n, s) for n in range(shape.layers) for s in self.streams]
+        self._keys, self._values = ({place: Buffer(form, size, device) for place in places} for _ in range(2))
+        self._lossy, self._writes = compute is not None and dtype != compute, 0
+        self.marks = Marks(marks, places, size[:3], device)
         self._positions: dict[Place, Tensor] = {}
         self._pending: dict[Place, Fold] = {}
         self._written: set[tuple[int, str, int]] = set()
@@ -50,6 +55,15 @@ class KVStore:
     def allocated_bytes(self) -> int:
         """What the buffers take, whether filled or not."""
         return sum(2 * keys.nbytes for keys in self._keys.values())
+
+    @property
+    def errors(self) -> tuple[float, float] | None:
+        """Relative root mean square error of storing keys and values, on a sample; None where none is made."""
+        sums = [[b.error for b in buffers.values() if b.error is not None] for buffers in (self._keys, self._values)]
+        if not all(sums):
+            return None
+        totals = [torch.stack([part.cpu() for part in parts]).sum(0).tolist() for parts in sums]
+        return tuple((change / whole)**0.5 if whole else 0.0 for change, whole in totals)
 
     @property
     def resident_bytes(self) -> int:
@@ -82,23 +96,23 @@ class KVStore:
     def settle(self, layer: int, stream: str, choose: Choose) -> None:
         """Carries out the announced compression in one layer and stream."""
         place = (layer, stream)
-        event = self._pending.pop(place)
-        keys, values = (self._gather(buffer[place], joined(event.old)) for buffer in (self._keys, self._values))
+        event, buffers = self._pending[place], (self._keys[place], self._values[place])
+        old = joined(event.old)
+        keys, values = (buffer.get(old) for buffer in buffers)
         positions = self._event_positions(place, event)
         kept = choose(keys, values, positions)
         kept = kept if isinstance(kept, Kept) else Kept(kept)
         index = kept.index
         if tuple(index.shape) != (*keys.shape[:2], event.keep):
             raise ValueError(f"a choice of {tuple(index.shape)} tokens: expected {(*keys.shape[:2], event.keep)}")
+        keys_kept, values_kept = (buffer.choice(old, index) for buffer in buffers)   # before either is overwritten
+        if kept.values is not None:
+            values_kept = buffers[1].form.encode(kept.values)
         self.marks.fold(place, event.old, event.new, kept)
-        for buffer, old, changed in ((self._keys, keys, None), (self._values, values, kept.values)):
-            begin = 0
-            for start, stop in event.new:
-                part = slice(begin, begin + stop - start)
-                chosen = gather_tokens(old, index[..., part]) if changed is None else changed[:, :, part]
-                buffer[place][:, :, start:stop] = chosen
-                begin = part.stop
+        for buffer, parts in zip(buffers, (keys_kept, values_kept), strict=True):
+            buffer.put_parts(event.new, parts)
         self._positions[place] = positions.gather(-1, index)
+        del self._pending[place]   # last: where memory ran out on the way, it can be settled again
 
     def pending_marks(self, layer: int, stream: str) -> dict[str, Tensor]:
         """The marks `(items, heads, n)` of the tokens that compete in the announced compression."""
@@ -106,10 +120,11 @@ class KVStore:
         return {name: self.marks.read(place, name, self._pending[place].old) for name in self.marks.names}
 
     def _event_positions(self, place: Place, event: Fold) -> Tensor:
-        items, heads = self._keys[place].shape[:2]
+        codes = self._keys[place].parts[0]
+        items, heads = codes.shape[:2]
         parts = [self._positions[place]] if event.folded else []
         for _, position, tokens in event.chunks:
-            run = torch.arange(position, position + tokens, dtype=torch.int32, device=self._keys[place].device)
+            run = torch.arange(position, position + tokens, dtype=torch.int32, device=codes.device)
             parts.append(run.expand(items, heads, -1))
         return torch.cat(parts, dim=-1).long()
 
@@ -128,15 +143,11 @@ class KVStore:
         self._check_settled(layer, stream)
         if tokens is not None:
             return self._write_tokens(layer, stream, chunk, (keys, values), items, tokens)
-        for buffer, new in ((self._keys, keys), (self._values, values)):
-            begin = 0
-            for start, stop in slot.spans:
-                target, part = buffer[layer, stream][:, :, start:stop], new[:, :, begin:begin + stop - start]
-                if items is None:
-                    target.copy_(part)
-                else:
-                    target[items] = part.to(target.dtype)
-                begin += stop - start
+        for buffers, new in ((self._keys, keys), (self._values, values)):
+            buffers[layer, stream].put(slot.spans, new, items)
+            if self._lossy and self._writes % MEASURED == 0:
+                buffers[layer, stream].measure(new)
+        self._writes += 1
         self._written.add((layer, stream, chunk))
 
     def _write_tokens(self, layer: int, stream: str, chunk: int, new: tuple[Tensor, Tensor], items: Tensor | None,
@@ -145,11 +156,8 @@ class KVStore:
             raise ValueError(f"chunk {chunk}: keys of some tokens, before any of the whole chunk were stored")
         spans = self.layout.slot(chunk).spans
         places = torch.cat([torch.arange(*span, device=tokens.device) for span in spans])[tokens]
-        rows = range(new[0].shape[0]) if items is None else items.tolist()
-        for buffer, part in zip((self._keys, self._values), new, strict=True):
-            for row, item in enumerate(rows):
-                target = buffer[layer, stream][item]
-                target.index_copy_(1, places, part[row].to(target.dtype))
+        for buffers, part in zip((self._keys, self._values), new, strict=True):
+            buffers[layer, stream].put_tokens(places, part, items)
 
     def read(self, layer: int, stream: str, chunks: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Keys and values of the written ones of `chunks`, in ascending position; views where slots are adjacent.
@@ -158,7 +166,7 @@ class KVStore:
         """
         self._check_settled(layer, stream)
         spans = self._spans(layer, stream, chunks)
-        return tuple(self._gather(buffer[layer, stream], spans) for buffer in (self._keys, self._values))
+        return self._keys[layer, stream].get(spans), self._values[layer, stream].get(spans)
 
     def log_m(self, layer: int, stream: str, chunks: Sequence[int]) -> Tensor | None:
         """Of the tokens that `read` returns: the logarithm of how many each stands for, `(items, heads, n)`; None
@@ -167,17 +175,17 @@ class KVStore:
         return self.marks.read(place, LOG_M, self._spans(*place, chunks)) if self.marks.used(place, LOG_M) else None
 
     def _spans(self, layer: int, stream: str, chunks: Sequence[int]) -> list[Span]:
+        """Where the written ones of `chunks` lie, in ascending position."""
         slots = [self.layout.slots[c] for c in chunks if (layer, stream, c) in self._written]
         if not self.layout.folded_chunks.isdisjoint(chunks):
             slots.append(self.layout.folded)
         return joined(span for slot in sorted(slots, key=lambda slot: slot.position) for span in slot.spans)
 
-    @staticmethod
-    def _gather(buffer: Tensor, spans: Sequence[Span]) -> Tensor:
-        parts = [buffer[:, :, start:stop] for start, stop in spans]
-        if len(parts) == 1:
-            return parts[0]
-        return torch.cat(parts, dim=2) if parts else buffer[:, :, :0]
+    def key_steps(self, layer: int, stream: str, chunks: Sequence[int]) -> Tensor | None:
+        """`(items, heads, n, 1)`: for every key that `read` returns the distance of neighbouring codes; None for a
+        format without even steps."""
+        buffer = self._keys[layer, stream]
+        return buffer.form.steps(buffer.get_parts(self._spans(layer, stream, chunks)))
 
     def folded_positions(self, layer: int, stream: str) -> Tensor | None:
         """Places in the video of the folded tokens, `(items, heads, n)`; None before the first compression."""
@@ -192,9 +200,9 @@ class KVStore:
         """What `restore` needs: the layout, and views of whatever was written, span by span."""
         return {"layout": self.layout.export_state(), "pending": dict(self._pending), "written": set(self._written),
                 "positions": dict(self._positions), "marks": self.marks.export_state(),
-                "content": {place: tuple((*span, *(buffer[place][:, :, slice(*span)]
-                                                   for buffer in (self._keys, self._values)))
-                                         for span in self._filled(place)) for place in self._keys}}
+                "content": {place: tuple((span, self._keys[place].get_parts([span]),
+                                          self._values[place].get_parts([span])) for span in self._filled(place))
+                            for place in self._keys}}
 
     def _filled(self, place: Place) -> list[Span]:
         """Spans of the buffers at `place` that hold something."""
@@ -210,12 +218,12 @@ class KVStore:
         """Takes over what a store of the same shape exported. Raises ValueError where it does not fit."""
         self.layout.restore(state["layout"])
         self._pending, self._written = dict(state["pending"]), set(state["written"])
-        self._positions = {place: t.to(self._keys[place].device) for place, t in state["positions"].items()}
+        self._positions = {place: t.to(self._keys[place].parts[0].device) for place, t in state["positions"].items()}
         self.marks.restore(state["marks"])
         for place, spans in state["content"].items():
-            for start, stop, keys, values in spans:
-                for buffer, part in ((self._keys, keys), (self._values, values)):
-                    buffer[place][:, :, start:stop].copy_(part)
+            for span, keys, values in spans:
+                self._keys[place].put_parts([span], keys)
+                self._values[place].put_parts([span], values)
         self.check_integrity()
 
     def close(self) -> None:

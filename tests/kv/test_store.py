@@ -92,8 +92,8 @@ def test_adjacent_slots_are_read_without_a_copy():
     fill(store, 0, 3)
     fill(store, 1, 3)
     keys, values = store.read(0, STREAMS[0], (0, 1))
-    assert keys.data_ptr() == store._keys[0, STREAMS[0]].data_ptr()
-    assert values.data_ptr() == store._values[0, STREAMS[0]].data_ptr()
+    assert keys.data_ptr() == store._keys[0, STREAMS[0]].parts[0].data_ptr()
+    assert values.data_ptr() == store._values[0, STREAMS[0]].parts[0].data_ptr()
 
 
 def test_what_is_reserved_and_not_written_is_not_read():
@@ -177,7 +177,7 @@ def test_keys_of_an_absent_chunk_are_found():
 def test_close_frees_every_buffer():
     store = new_store()
     fill(store, 0, 3)
-    buffers = [weakref.ref(t) for t in (*store._keys.values(), *store._values.values())]
+    buffers = [weakref.ref(part) for b in (*store._keys.values(), *store._values.values()) for part in b.parts]
     store.close()
     gc.collect()
     assert [buffer() for buffer in buffers] == [None] * len(buffers)
