@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from .backbones.backbone import Backbone
+from .deciding import Deciding
+from .fingerprint import fingerprint
 from .guidance import COND, UNCOND
 from .lanes import Lane, Lanes
 from .latent_video import Given, LatentVideo
+from .outcomes import tell
 from .pass_hooks import PassHooks, RowKey
 from .plan.chunk_plan import ChunkPlan, Pass
-from .plan.context import context_changes
-from .reuse.contract import Decision, StepInfo
+from .reuse.contract import Decision, RunFacts
 from .reuse.predictors import Span
 from .run_cache import RunCache
 from .run_settings import CONTEXT, RunSettings, Texts, check_plan, checked_texts
@@ -73,14 +75,17 @@ class Generation:
         check_plan(plan, settings, hasattr(backbone, "shift_keys"))
         self._video_chunks = settings.video_chunks or len(plan.chunks) - plan.end_chunks
         settings.policy.check(self._video_chunks)
+        settings.policy.check_run(RunFacts(
+            self._video_chunks, settings.table.sigmas, backbone.sizes.layers, self.streams, settings.predictor.name,
+            settings.predictor.stage, lambda: fingerprint(backbone)))
         self._tokens = backbone.sizes.tokens_per_frame(settings.height, settings.width)
         self.cache = RunCache(plan, settings, backbone, self._tokens)
         self._lanes = Lanes(settings.policy, settings.predictor, settings.first_chunk)
         given = prefix if isinstance(prefix, Given) else Given(prefix)
         self.video = LatentVideo(plan, settings, backbone, given)
-        self._signals = SignalSource(settings.policy.signal, backbone, self.video)
-        self._changes = context_changes(plan)
-        self._held: dict[int, tuple[Pass, dict[str, Tensor]]] = {}
+        self._signals = SignalSource(settings.policy.signal, backbone, self.video, self._lanes)
+        self._deciding = Deciding(self._lanes, self.video, self._signals, self._tokens, self._video_chunks)
+        self._held: dict[int, tuple[Pass, dict[Lane, Decision], dict[str, Tensor]]] = {}
         self._closed, self._row = False, 0
         self.trace = Trace(settings.describe(), {"name": plan.name, "num_steps": plan.num_steps,
                                                  "chunks": [[c.start, c.stop] for c in plan.chunks],
@@ -104,6 +109,7 @@ class Generation:
             with torch.inference_mode():
                 for number, row in enumerate(rows[self._row:], self._row):
                     self.cache.expire(number)
+                    self._deciding.begin_row(number)
                     for p in row:
                         decisions = self._run_pass(number, p)
                         self.cache.finished.update(self._finished_in([p]))
@@ -168,7 +174,7 @@ class Generation:
         begin = time.perf_counter()
         self.cache.make_room(number, p)
         watch = time.perf_counter()
-        decisions = self._decide(number, p) if p.kind == "denoise" else {}
+        decisions = self._deciding.decide(number, p) if p.kind == "denoise" else {}
         if all(decision.computes for decision in decisions.values()):
             self.cache.before_computed()
         cost = Cost(hook_seconds=time.perf_counter() - watch)
@@ -198,36 +204,35 @@ class Generation:
         if p.kind == "denoise":
             blended = any(q.kind == "near_clean" and q.chunks == p.chunks for q in self.plan.rows[number])
             if blended and all(decision.computes for decision in decisions.values()):
-                self._held[p.chunks[0]] = (p, velocities)
+                self._held[p.chunks[0]] = (p, decisions, velocities)
             else:
-                self.video.step(p, velocities)
+                self._move(number, p, decisions, velocities)
         elif p.kind == "near_clean":
-            own, whole = self._held.pop(p.chunks[0])
+            own, decisions, whole = self._held.pop(p.chunks[0])
             weight = self.settings.near_clean
             blend = {stream: weight * whole[stream] + (1 - weight) * alone for stream, alone in velocities.items()}
-            if self._lanes.predictor.stage == "velocity":
-                for stream, velocity in blend.items():
-                    for item in range(self.settings.items):
-                        predictor, place = self._lanes.predictor, Lane(p.chunks[0], stream, item)
-                        self._lanes.kept[place] = predictor.owned(predictor.keep(
-                            self.video.chunk(p.chunks[0])[item], velocity[item], self._spans(own)[p.chunks[0]]))
-            self.video.step(own, blend)
+            predictor, kept = self._lanes.predictor, self._lanes.kept
+            for stream, velocity in blend.items() if predictor.stage == "velocity" else ():
+                for item in range(self.settings.items):
+                    place, latent = Lane(p.chunks[0], stream, item), self.video.chunk(p.chunks[0])[item]
+                    kept[place] = predictor.owned(predictor.correct(kept[place], latent, velocity[item],
+                                                                    self._spans(own)[p.chunks[0]]))
+            self._move(number, own, decisions, blend)
+
+    def _move(self, number: int, p: Pass, decisions: dict[Lane, Decision], velocities: dict[str, Tensor]) -> None:
+        guided, policy = self.video.step(p, velocities), self._lanes.policy
+        if policy.signal == "guided_velocity":
+            self._lanes.last.update({lane: guided[lane.chunk][lane.item].clone() for lane in decisions})
+        if policy.learns:
+            tell(self._lanes, self.video, p, self._deciding.infos(number, p), decisions, velocities, guided)
 
     def _spans(self, p: Pass) -> dict[int, Span]:
         return {chunk: Span(*self.video.table(chunk).sigmas[step:step + 2])
                 for chunk, step in p.moves}
 
-    def _streams(self, p: Pass) -> tuple[str, ...]:
-        """The streams that a pass runs: those that count, and only the cached ones where there is nothing but keys."""
-        guide = self.settings.guide
-        if not p.steps:
-            return guide.writers
-        wanted = {stream for timestep in self.video.timesteps(p) for stream in guide.needed(timestep)}
-        return tuple(stream for stream in guide.streams if stream in wanted)
-
     def _row_groups(self, p: Pass) -> list[list[RowKey]]:
         guide, items = self.settings.guide, range(self.settings.items)
-        groups = [[(stream, item) for item in items] for stream in self._streams(p)]
+        groups = [[(stream, item) for item in items] for stream in self._deciding.streams(p)]
         if not self.settings.batch_streams:
             return groups
         parts = [[row for group in groups for row in group if guide.from_start(row[0]) == alone]
@@ -245,28 +250,10 @@ class Generation:
             places = tuple(range(len(places)))
         return self.backbone(latent[[item for _, item in rows]], timestep, text, places, hooks)
 
-    def _decide(self, number: int, p: Pass) -> dict[Lane, Decision]:
-        infos, edge = [], number in (0, len(self.plan.rows) - 1)
-        for chunk, step in p.moves:
-            sigmas = self.video.table(chunk).sigmas
-            tokens, changed = self._chunk_tokens(chunk), (chunk, step) in self._changes
-            infos += [StepInfo(chunk, self._video_chunks, step, self.plan.steps_of(chunk), stream, item,
-                               sigmas[step], sigmas[step + 1], p.must_compute, edge, tokens,
-                               None if stream == self.streams[0] else self.streams[0], self.settings.guide.strength,
-                               changed)
-                      for stream in self._streams(p) for item in range(self.settings.items)]
-        return self._lanes.decide(infos, self._signals.of(p), lambda stream: self._keeps_keys(p, stream))
-
-    def _chunk_tokens(self, chunk: int) -> int:
-        return self.plan.chunks[chunk].frames * self._tokens
-
-    def _keeps_keys(self, p: Pass, stream: str) -> bool:
-        return not p.joint and p.chunks == p.writes and self.settings.guide.cache_of(stream) == stream
-
     def _record(self, number: int, p: Pass, decisions: dict[Lane, Decision], cost: Cost) -> None:
         steps, first, layers = dict(p.moves), self.settings.first_chunk, self.backbone.sizes.layers
         lanes = tuple(LaneRecord(lane.chunk + first, steps[lane.chunk], lane.stream, lane.item, d.kind.value, d.reason,
-                                 d.distance, d.value, d.limit, d.share(self._chunk_tokens(lane.chunk), layers))
+                                 d.distance, d.value, d.limit, d.share(self._deciding.tokens(lane.chunk), layers))
                       for lane, d in decisions.items())
         chunks = tuple(c + first for c in p.chunks if c not in p.still)
         self.trace.passes.append(PassRecord(number, p.kind, chunks, tuple(steps.values()), cost.seconds,

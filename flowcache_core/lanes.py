@@ -18,6 +18,8 @@ class Lane(NamedTuple):
     item: int
 
 
+ROW = -1   # stands for all chunks of a row
+
 Signal = Callable[[Lane], Any]
 
 
@@ -32,8 +34,9 @@ class Lanes:
     """Decides for lanes, remembers for them, and forgets a chunk when it is finished.
 
     kept: the predictor's values; ranges: residuals of block ranges; differences: of a stream's velocity from its
-    source's. These and the policy's states are all that a run must save to go on. fresh (the source's velocities, and
-    whether they were computed whole) and evidence last for a pass.
+    source's; last: what the step before gave, where the policy looks at that. These and the policy's states are all
+    that a run must save to go on. fresh (the source's velocities, and whether they were computed whole) and evidence
+    last for a pass.
 
     first_chunk: the number by which the policy knows chunk 0.
     """
@@ -44,6 +47,7 @@ class Lanes:
         self.kept: dict[Lane, Any] = {}
         self.ranges: dict[tuple[Lane, BlockRange], Tensor] = {}
         self.differences: dict[Lane, Tensor] = {}
+        self.last: dict[Lane, Tensor] = {}
         self.fresh: dict[Lane, tuple[Tensor, bool]] = {}
         self.evidence: dict[tuple[str | BlockRange, Lane], Evidence] = {}
 
@@ -68,6 +72,27 @@ class Lanes:
                 decisions[lane] = self._computed(decisions[lane], "a chunk of the same pass computes")
         for lane, (info, seen) in wanted.items():
             self._states[lane] = self.policy.observe(self.state(lane), info, seen, decisions[lane])
+        return decisions
+
+    def decide_row(self, row: Iterable[StepInfo], infos: Iterable[StepInfo], signal: Signal) -> dict[Lane, Decision]:
+        """One decision for all chunks of a row, in every stream and item; for policies that are `per_row`.
+
+        row: the row as the policy sees it, one a stream and item; infos: the steps of its chunks. Overruled to COMPUTE
+        where the plan must compute one of them, or one has nothing to be reused.
+        """
+        infos, shared, decisions = list(infos), {}, {}
+        for told in row:
+            own = [Lane(i.chunk, i.stream, i.item) for i in infos if (i.stream, i.item) == (told.stream, told.item)]
+            seen, place = {lane.chunk: signal(lane) for lane in own}, Lane(ROW, told.stream, told.item)
+            made = shared.get(told.item) if not self.policy.per_stream else None
+            made = made or self.policy.decide(self.state(place), told, seen)
+            if not made.computes and any(i.must_compute for i in infos):
+                made = self._computed(made, "the plan must compute")
+            elif not made.computes and any(lane not in self.kept for lane in own):
+                made = self._computed(made, "a chunk has nothing to reuse yet")
+            shared[told.item] = made
+            self._states[place] = self.policy.observe(self.state(place), told, seen, made)
+            decisions.update({lane: self._repeated(made, lane) for lane in own})
         return decisions
 
     def state(self, lane: Lane) -> Any:
@@ -104,11 +129,12 @@ class Lanes:
     def export_state(self) -> dict[str, dict]:
         """What `restore` needs: policy states, and what stands in for the network, by lane."""
         return {"states": dict(self._states), "kept": dict(self.kept), "ranges": dict(self.ranges),
-                "differences": dict(self.differences)}
+                "differences": dict(self.differences), "last": dict(self.last)}
 
     def restore(self, state: dict[str, dict]) -> None:
         self._states, self.kept = dict(state["states"]), dict(state["kept"])
         self.ranges, self.differences = dict(state["ranges"]), dict(state["differences"])
+        self.last = dict(state["last"])
 
     def _possible(self, lane: Lane, info: StepInfo, made: dict[Lane, Decision], keeps_keys: Callable[[str], bool]
                   ) -> Decision:
@@ -155,11 +181,11 @@ class Lanes:
 
     def close(self) -> None:
         """Drops everything, also where somebody still holds this object (an error's traceback does)."""
-        for table in (self._states, self.kept, self.ranges, self.differences, self.fresh, self.evidence):
+        for table in (self._states, self.kept, self.ranges, self.differences, self.last, self.fresh, self.evidence):
             table.clear()
 
     def forget(self, chunk: int) -> None:
-        for table in (self._states, self.kept, self.differences):
+        for table in (self._states, self.kept, self.differences, self.last):
             for lane in [lane for lane in table if lane.chunk == chunk]:
                 del table[lane]
         for place in [place for place in self.ranges if place[0].chunk == chunk]:

@@ -125,15 +125,17 @@ class LatentVideo:
             return self.table(chunk).timesteps[0] if step < 0 else 0.0
         return self.table(chunk).timesteps[step]
 
-    def step(self, p: Pass, velocities: dict[str, Tensor]) -> None:
-        """Guides, and moves every chunk of the pass one step on."""
-        begin = 0
+    def step(self, p: Pass, velocities: dict[str, Tensor]) -> dict[int, Tensor]:
+        """Guides, and moves every chunk of the pass one step on; returns the guided velocities, fp32, by chunk."""
+        begin, guided = 0, {}
         for chunk, step, timestep in zip(p.chunks, p.steps, self.timesteps(p), strict=True):
             stop = begin + self.plan.chunks[chunk].frames
             if chunk not in p.still:
                 own = {stream: velocity[:, :, begin:stop] for stream, velocity in velocities.items()}
-                self._step_chunk(chunk, step, self.settings.guide.combine(own, timestep).float())
+                guided[chunk] = self.settings.guide.combine(own, timestep).float()
+                self._step_chunk(chunk, step, guided[chunk])
             begin = stop
+        return guided
 
     def _step_chunk(self, chunk: int, step: int, velocity: Tensor) -> None:
         s, x, noise = self.settings, self.chunk(chunk), None

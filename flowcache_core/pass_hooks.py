@@ -169,6 +169,9 @@ class PassHooks:
                 self._stand_ins.note_blocks(n, self._hidden_in[n], hidden[n])
         if not self._velocity_stage:
             self._keep(self._hidden_in, hidden)
+        if self.lanes.policy.signal == "hidden":
+            for n in range(len(self.rows)):
+                self._stand_ins.note_last(n, hidden[n])
 
     def _keep(self, before: Tensor, after: Tensor) -> None:
         for n in self._work.whole:

@@ -90,6 +90,11 @@ class StandIns:
         for lane, residual in self._moving(n, hidden_out - hidden_in):
             self.lanes.evidence["blocks", lane] = Evidence(residual, residual)
 
+    def note_last(self, n: int, hidden: Tensor) -> None:
+        """What the last block left, for policies that look at it."""
+        for lane, part in self._moving(n, hidden):
+            self.lanes.last[lane] = part.clone()
+
     def note_velocity(self, n: int, velocity: Tensor, whole: bool) -> None:
         """Remembers the source's velocity for this pass, and the other streams' difference from it."""
         for lane, part in self._moving(n, velocity):

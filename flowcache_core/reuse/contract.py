@@ -118,13 +118,15 @@ class Outcome:
 @dataclass(frozen=True)
 class RunFacts:
     """What a policy may check before sampling. sigmas: noise levels of an ordinary chunk, one more than its steps;
-    fingerprint: numbers that tell one network from another, see `fingerprint.py`."""
+    predictor, stage: its name and where it acts; fingerprint: numbers that tell one network from another, see
+    `fingerprint.py`."""
 
     chunks: int
     sigmas: tuple[float, ...]
     layers: int
     streams: tuple[str, ...]
     predictor: str
+    stage: str
     fingerprint: Callable[[], tuple[float, ...]]
 
 

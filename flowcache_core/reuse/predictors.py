@@ -43,6 +43,10 @@ class Predictor(ABC):
         """What another computed step leaves behind, after `kept`."""
         return self.keep(value_in, value_out, span)
 
+    def correct(self, kept: Any, value_in: Tensor | None, value_out: Tensor, span: Span) -> Any:
+        """`kept`, where the computed step's value turns out to be another than it was kept with."""
+        return self.keep(value_in, value_out, span)
+
     def merge(self, mask: Tensor, new: Any, old: Any) -> Any:
         """`new` where `mask` is true, `old` elsewhere; mask: `(N, 1)` or `(1, F, h, w)`."""
         return torch.where(mask, new, old)

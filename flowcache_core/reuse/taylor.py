@@ -56,6 +56,10 @@ class FirstOrder(Predictor):
         new = self.keep(value_in, value_out, span)
         return replace(new, change=new.value - kept.value, interval=new.sigma - kept.sigma)
 
+    def correct(self, kept: Trend, value_in: Tensor | None, value_out: Tensor, span: Span) -> Trend:
+        value = self._value(value_in, value_out)
+        return replace(kept, value=value, change=kept.change + (value - kept.value) * (kept.interval != 0))
+
     def merge(self, mask: Tensor, new: Trend, old: Trend) -> Trend:
         return Trend(*(torch.where(mask, getattr(new, f.name), getattr(old, f.name)) for f in fields(Trend)))
 
