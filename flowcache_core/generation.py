@@ -87,6 +87,7 @@ class Generation:
         self._deciding = Deciding(self._lanes, self.video, self._signals, self._tokens, self._video_chunks)
         self._held: dict[int, tuple[Pass, dict[Lane, Decision], dict[str, Tensor]]] = {}
         self._closed, self._row = False, 0
+        self._clean: Tensor | None = None   # of the pass at hand, where a host guides
         self.trace = Trace(settings.describe(), {"name": plan.name, "num_steps": plan.num_steps,
                                                  "chunks": [[c.start, c.stop] for c in plan.chunks],
                                                  "rows": len(plan.rows)},
@@ -159,7 +160,7 @@ class Generation:
         self._lanes.close()
         self._signals.close()
         self.video.solver_states.clear()
-        self._closed = True
+        self._closed, self._clean = True, None
 
     def _finished_in(self, row: Sequence[Pass]) -> list[int]:
         return [c for p in row if p.kind == "denoise" for c, s in p.moves if s == self.plan.steps_of(c) - 1]
@@ -194,7 +195,7 @@ class Generation:
                               self.settings, self._spans(p), self.cache.queries, self.cache.weighted,
                               getattr(self.backbone, "shift_keys", None))
             velocity = self._call(number, p, rows, hooks)
-            cost = cost.plus(hooks)
+            self._clean, cost = hooks.clean, cost.plus(hooks)
             for (stream, _), value in zip(rows, velocity, strict=True):
                 velocities.setdefault(stream, []).append(value)
         return {stream: torch.stack(values) for stream, values in velocities.items()}, cost
@@ -220,7 +221,7 @@ class Generation:
             self._move(number, own, decisions, blend)
 
     def _move(self, number: int, p: Pass, decisions: dict[Lane, Decision], velocities: dict[str, Tensor]) -> None:
-        guided, policy = self.video.step(p, velocities), self._lanes.policy
+        guided, policy = self.video.step(p, velocities, self._clean), self._lanes.policy
         if policy.signal == "guided_velocity":
             self._lanes.last.update({lane: guided[lane.chunk][lane.item].clone() for lane in decisions})
         if policy.learns:

@@ -125,25 +125,29 @@ class LatentVideo:
             return self.table(chunk).timesteps[0] if step < 0 else 0.0
         return self.table(chunk).timesteps[step]
 
-    def step(self, p: Pass, velocities: dict[str, Tensor]) -> dict[int, Tensor]:
-        """Guides, and moves every chunk of the pass one step on; returns the guided velocities, fp32, by chunk."""
+    def step(self, p: Pass, velocities: dict[str, Tensor], clean: Tensor | None = None) -> dict[int, Tensor]:
+        """Guides, and moves every chunk of the pass one step on; returns the guided velocities, fp32, by chunk. clean:
+        the guided estimate of the clean chunks, where a host has guided."""
         begin, guided = 0, {}
         for chunk, step, timestep in zip(p.chunks, p.steps, self.timesteps(p), strict=True):
             stop = begin + self.plan.chunks[chunk].frames
             if chunk not in p.still:
                 own = {stream: velocity[:, :, begin:stop] for stream, velocity in velocities.items()}
-                guided[chunk] = self.settings.guide.combine(own, timestep).float()
-                self._step_chunk(chunk, step, guided[chunk])
+                estimate = None if clean is None else clean[:, :, begin:stop].float()
+                guided[chunk] = (self.settings.guide.combine(own, timestep).float() if estimate is None else
+                                 (self.chunk(chunk) - estimate) / self.table(chunk).sigmas[step])
+                self._step_chunk(chunk, step, guided[chunk], estimate)
             begin = stop
         return guided
 
-    def _step_chunk(self, chunk: int, step: int, velocity: Tensor) -> None:
+    def _step_chunk(self, chunk: int, step: int, velocity: Tensor, clean: Tensor | None) -> None:
         s, x, noise = self.settings, self.chunk(chunk), None
         if s.solver.needs_noise:
             noise = s.noise_rule.fresh(s.seed, tuple(x.shape), chunk + s.first_chunk, step).to(x.device)
         state = self.solver_states[chunk] if chunk in self.solver_states else s.solver.new_state()
         # A clone: the state keeps the sample, and the view is overwritten below.
-        moved, state = s.solver.step(state, x.clone(), velocity, step, self.table(chunk), noise)
+        solve, value = (s.solver.step, velocity) if clean is None else (s.solver.step_clean, clean)
+        moved, state = solve(state, x.clone(), value, step, self.table(chunk), noise)
         self.solver_states[chunk] = state
         held = self._held.get(chunk)
         if held is None:

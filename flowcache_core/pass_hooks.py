@@ -52,7 +52,8 @@ class PassHooks:
 
     spans: noise before and after the step of every chunk. queries: where given, each layer's and stream's queries are
     left here. weighted: how merged keys get their weight. shift_keys: turns cached keys to later frames, for passes
-    that tell their sink another place.
+    that tell their sink another place. clean: left here by a network whose host guides, the guided estimate
+    `(items, C, f, h, w)` of the clean chunks.
     """
 
     plan: ChunkPlan
@@ -82,6 +83,7 @@ class PassHooks:
         self._running, self._answered = Group(()), False
         self._work: RowWork | None = None
         self._part_rows = 0
+        self.clean: Tensor | None = None
 
     @property
     def computed_rows(self) -> int:
