@@ -7,6 +7,10 @@ counted as the plan reads them: the own chunk's and those of every chunk in `rea
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from torch import Tensor
+
+from .backbones.backbone import Sizes
+from .backbones.hooks import Attend
 from .plan.chunk_plan import ChunkPlan, Pass
 
 
@@ -40,6 +44,14 @@ def magi_architecture(dim: int, ffn: int, layers: int, heads: int, gated: bool =
     """MAGI-1: grouped keys, parallel self- and cross-attention."""
     q, k = heads * head_dim, kv_heads * head_dim
     return Architecture(layers, dim, q, k, dim * (4 * q + 2 * k + (3 if gated else 2) * ffn), 2 * dim * k, text)
+
+
+def architecture_of(sizes: Sizes, text: int) -> Architecture | None:
+    """Of a backbone with `text` text tokens; None where its sizes do not say."""
+    if not sizes.linear:
+        return None
+    queries, keys = (sizes.query_heads or sizes.heads) * sizes.head_dim, sizes.heads * sizes.head_dim
+    return Architecture(sizes.layers, queries, queries, keys, sizes.linear, sizes.text_linear, text)
 
 
 SKYREELS_1_3B = wan_architecture(1536, 8960, 30)
@@ -84,3 +96,24 @@ def plan_flops(architecture: Architecture, plan: ChunkPlan, tokens_per_frame: in
         causal += sum(architecture.forward(size, sum(sizes[:c + 1])) for c, size in enumerate(sizes))
         bidirectional += architecture.forward(sum(sizes), sum(sizes))
     return PlanFlops(computed, active, causal, bidirectional)
+
+
+class FlopCounter:
+    """Counts what really runs, from the shapes that attention is called with: PARTIAL passes, chosen keys and rows that
+    are left out count by themselves. Zero where the backbone's sizes do not say."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        self._sizes, self.total = sizes, 0
+
+    def watch(self, kind: str, q: Tensor, k: Tensor, attend: Attend) -> Attend:
+        """`attend`, counted, and the linear layers of the tokens (self) or of the text (cross) that lead to it."""
+        if not self._sizes.linear:
+            return attend
+        own = 2 * q.shape[0] * (q.shape[2] * self._sizes.linear if kind == "self"
+                                else k.shape[2] * self._sizes.text_linear)
+        self.total += own
+
+        def counted(q: Tensor, k: Tensor, *rest: Tensor) -> Tensor:
+            self.total += 4 * q.numel() * k.shape[2]
+            return attend(q, k, *rest)
+        return counted

@@ -14,6 +14,7 @@ from torch import Tensor
 from .backbones.backbone import Backbone
 from .deciding import Deciding
 from .fingerprint import fingerprint
+from .flops import FlopCounter, architecture_of
 from .guidance import COND, UNCOND
 from .lanes import Lane, Lanes
 from .latent_video import Given, LatentVideo
@@ -51,12 +52,13 @@ class Cost:
     compress_seconds: float = 0.0
     calls: int = 0
     keys: int = 0
+    flops: int = 0
 
     def plus(self, hooks: PassHooks) -> "Cost":
         return Cost(self.seconds, self.hook_seconds + hooks.watch.hooks,
                     self.kv_seconds + hooks.kv_watch.hooks - hooks.compress_seconds,
                     self.compress_seconds + hooks.compress_seconds, self.calls + hooks.computed_rows,
-                    max(self.keys, hooks.keys_seen))
+                    max(self.keys, hooks.keys_seen), self.flops + hooks.flops.total)
 
 
 class Generation:
@@ -193,7 +195,7 @@ class Generation:
         for rows in self._row_groups(p):
             hooks = PassHooks(self.plan, p, rows, decisions, self._lanes, self.cache.store, self.backbone.sizes.layers,
                               self.settings, self._spans(p), self.cache.queries, self.cache.weighted,
-                              getattr(self.backbone, "shift_keys", None))
+                              getattr(self.backbone, "shift_keys", None), FlopCounter(self.backbone.sizes))
             velocity = self._call(number, p, rows, hooks)
             self._clean, cost = hooks.clean, cost.plus(hooks)
             for (stream, _), value in zip(rows, velocity, strict=True):
@@ -259,4 +261,17 @@ class Generation:
         chunks = tuple(c + first for c in p.chunks if c not in p.still)
         self.trace.passes.append(PassRecord(number, p.kind, chunks, tuple(steps.values()), cost.seconds,
                                             cost.hook_seconds, cost.calls, *self.cache.held(), lanes, cost.keys,
-                                            cost.kv_seconds, cost.compress_seconds))
+                                            cost.kv_seconds, cost.compress_seconds, cost.flops,
+                                            self._whole_flops(p)))
+
+    def _whole_flops(self, p: Pass) -> int:
+        """FLOPs of the pass had every row of it been computed densely; 0 where they are not known."""
+        tokens, past = sum(self.plan.chunks[c].frames for c in p.chunks) * self._tokens, self.cache.readable(p)
+        told, total = p.chunks[0] if p.prompt is None else p.prompt, 0
+        for stream in self._streams(p):
+            swapped = p.kind == "commit" and CONTEXT in self._texts
+            text = self._texts[CONTEXT if swapped else stream][told].shape[1]
+            architecture = architecture_of(self.backbone.sizes, text)
+            seen = tokens + (past if self.settings.guide.cache_of(stream) is not None else 0)
+            total += architecture.forward(tokens, seen) if architecture else 0
+        return self.settings.items * total

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .attention import WeightedAttention
 from .backbones.hooks import Attend, BlockInput, Call, Run
+from .flops import FlopCounter
 from .kv import KVStore, chunk_tokens, settle
 from .lanes import Lane, Lanes
 from .plan.chunk_plan import ChunkPlan, Pass
@@ -68,6 +69,7 @@ class PassHooks:
     queries: dict[tuple[int, str], Tensor] | None = None
     weighted: WeightedAttention = field(default_factory=WeightedAttention)
     shift_keys: Callable[[Tensor, int], Tensor] | None = None
+    flops: FlopCounter | None = None
 
     def __post_init__(self) -> None:
         self.watch, self.kv_watch = Stopwatch(), Stopwatch()
@@ -182,6 +184,8 @@ class PassHooks:
             self._stand_ins.keep(n, before[n], after[n], tokens)
 
     def attention(self, index: int, kind: str, q: Tensor, k: Tensor, v: Tensor, attend: Attend) -> Tensor:
+        if self.flops is not None:
+            attend = self.flops.watch(kind, q, k, attend)
         if kind == "cross" or self.store is None:
             return attend(q, k, v)
         with self.watch, self.kv_watch:

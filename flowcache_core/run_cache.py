@@ -61,6 +61,10 @@ class RunCache:
         """Resident tokens per layer and stream, and bytes of all."""
         return (self.store.tokens, self.store.resident_bytes) if self.store else (0, 0)
 
+    def readable(self, p: Pass) -> int:
+        """Resident tokens of other chunks that a pass sees."""
+        return self.store.layout.tokens_of([c for c in p.reads if c not in p.chunks]) if self.store else 0
+
     def expire(self, row: int) -> None:
         """Releases what no pass from `row` on reads."""
         for chunk in self._residency.expire(row):

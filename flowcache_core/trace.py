@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .reuse.contract import NOT_FINITE
 from .saved import saved
 
 SCHEMA = "flowcache-trace/2"
@@ -41,7 +42,8 @@ class PassRecord:
     of the network (a row of a batch counts as one); kv_tokens: resident per layer and stream; kv_bytes: of all;
     keys: that the pass's tokens looked at, their own included (0: nothing was forwarded, or nothing is cached);
     kv_seconds, compress_seconds: the parts of hook_seconds that wrote and read keys, and that chose which tokens stay;
-    the rest is the policy's bookkeeping."""
+    the rest is the policy's bookkeeping. flops: counted, of what ran; whole_flops: had every row been computed (0: the
+    backbone's sizes do not say)."""
 
     row: int
     kind: str
@@ -56,6 +58,8 @@ class PassRecord:
     keys: int = 0
     kv_seconds: float = 0.0
     compress_seconds: float = 0.0
+    flops: int = 0
+    whole_flops: int = 0
 
 
 @dataclass
@@ -81,6 +85,16 @@ class Trace:
         return math.fsum(shares) / max(1, len(shares))
 
     @property
+    def flops_share(self) -> float | None:
+        """Counted FLOPs / those of a run that computes everything; None where they are not known."""
+        whole = sum(p.whole_flops for p in self.passes)
+        return sum(p.flops for p in self.passes) / whole if whole else None
+
+    def not_finite(self) -> list[LaneRecord]:
+        """Steps that were computed because the policy's signal was not finite."""
+        return [lane for p in self.passes for lane in p.lanes if lane.reason == NOT_FINITE]
+
+    @property
     def seconds(self) -> float:
         """Measured wall time of all passes."""
         return sum(p.seconds for p in self.passes)
@@ -93,7 +107,9 @@ class Trace:
                 "seconds": round(self.seconds, 3), "hook_seconds": round(sum(p.hook_seconds for p in self.passes), 4),
                 "kv_seconds": round(sum(p.kv_seconds for p in self.passes), 4),
                 "compress_seconds": round(sum(p.compress_seconds for p in self.passes), 4),
-                "kv_peak_bytes": self.kv_peak_bytes,
+                "flops": sum(p.flops for p in self.passes), "whole_flops": sum(p.whole_flops for p in self.passes),
+                "flops_share": None if self.flops_share is None else round(self.flops_share, 4),
+                "not_finite": len(self.not_finite()), "kv_peak_bytes": self.kv_peak_bytes,
                 "kv_error": self.kv_error and [float(f"{error:.3g}") for error in self.kv_error],
                 "notes": list(self.notes),
                 "kv_peak_tokens": max((p.kv_tokens for p in self.passes), default=0)}

@@ -2,8 +2,12 @@
 
 import pytest
 
-from flowcache_core.flops import MAGI_4_5B, SKYREELS_1_3B, Architecture, plan_flops
-from flowcache_core.plan import diffusion_forcing, pipelined
+from flowcache_core.flops import MAGI_4_5B, SKYREELS_1_3B, Architecture, plan_flops, wan_architecture
+from flowcache_core.kv import Compression, KVBudget
+from flowcache_core.plan import dense, diffusion_forcing, pipelined
+from flowcache_core.reuse.policies.every_nth import EveryNth
+from flowcache_core.reuse.predictors import Velocity
+from tests.reference import TOKENS, tiny_run
 
 PETA = 1e15
 
@@ -63,3 +67,40 @@ def test_a_forward_adds_up():
     """Ten tokens, one layer of width 2: by hand."""
     tiny = Architecture(layers=1, dim=2, queries=2, keys=2, linear=6 * 4 + 2 * 2 * 3, text_linear=8, text=5)
     assert tiny.forward(10, 30) == 2 * 10 * 36 + 4 * 10 * 30 * 2 + 4 * 10 * 5 * 2 + 2 * 5 * 8
+
+
+PLANS = [diffusion_forcing(6, 2, 6, 2), diffusion_forcing(7, 2, 6, 3, 1, commit=True), dense(5, 2, 6)]
+BUDGET = KVBudget(2.5)
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: f"{plan.name}-{plan.prefix_chunks}")
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_a_run_that_computes_everything_costs_what_the_formula_says(plan, guidance):
+    """Counted from the shapes that attention saw, pass for pass, against architecture and plan."""
+    run = tiny_run(plan, guidance=guidance)
+    run.run()
+    shape = run.backbone.config
+    architecture = wan_architecture(shape.dim, shape.ffn, shape.layers, text=run._texts["cond#0"][0].shape[1])
+    counted = sum(p.flops for p in run.trace.passes)
+    assert counted == plan_flops(architecture, plan, TOKENS).active * len(run.streams)
+    assert [p.flops for p in run.trace.passes] == [p.whole_flops for p in run.trace.passes]
+    assert run.trace.flops_share == 1
+
+
+def test_skipped_steps_cost_nothing_and_are_measured_against_what_they_would_have_cost():
+    plan = diffusion_forcing(6, 2, 6, 6)
+    whole, run = tiny_run(plan), tiny_run(plan, policy=EveryNth(2), predictor=Velocity())
+    whole.run(), run.run()
+    for full, p in zip(whole.trace.passes, run.trace.passes, strict=True):
+        assert p.whole_flops == full.flops
+        assert p.flops == (full.flops if p.calls else 0)
+    assert 0 < run.trace.flops_share < 1
+    assert run.trace.summary()["flops_share"] == round(run.trace.flops_share, 4)
+
+
+def test_folded_keys_are_counted_as_they_are_read():
+    plan = diffusion_forcing(12, 2, 4, 4)
+    run = tiny_run(plan, budget=BUDGET, compression=Compression())
+    run.run()
+    assert [p.flops for p in run.trace.passes] == [p.whole_flops for p in run.trace.passes]
+    assert max(p.keys for p in run.trace.passes) <= 2.5 * 2 * TOKENS

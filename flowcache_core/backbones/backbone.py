@@ -15,7 +15,10 @@ class Sizes:
     """channels: of the latent; a token covers `patch x patch` latent pixels of one frame; heads: of keys and values.
 
     time_theta: base of the rotary frequencies by which the first `head_dim - 4 * (head_dim // 6)` channels of a key
-    tell the frame, in consecutive pairs; None where keys are rotated in another way."""
+    tell the frame, in consecutive pairs; None where keys are rotated in another way. linear, text_linear: weights of a
+    block that every token, and every text token, meets, for the count of FLOPs (0: not known, FLOPs are not counted);
+    query_heads: where they are more than `heads`.
+    """
 
     channels: int
     patch: int
@@ -23,6 +26,9 @@ class Sizes:
     heads: int
     head_dim: int
     time_theta: float | None = None
+    linear: int = 0
+    text_linear: int = 0
+    query_heads: int = 0
 
     def tokens_per_frame(self, height: int, width: int) -> int:
         """Tokens of a latent frame of `height x width` latent pixels."""

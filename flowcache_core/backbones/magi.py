@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..flops import magi_architecture
 from ..solvers.magi_times import SHORTCUT_STEPS, magi_intervals, magi_times
 from .backbone import Sizes
 from .hooks import BlockInput, Call, Hooks, NoHooks, attend
@@ -104,7 +105,8 @@ class MagiTransformer(nn.Module):
     @property
     def sizes(self) -> Sizes:
         c = self.config
-        return Sizes(c.channels, PATCH, c.layers, c.kv_heads, c.head_dim)
+        a = magi_architecture(c.hidden, c.ffn, c.layers, c.heads, c.gated, c.kv_heads, c.head_dim)
+        return Sizes(c.channels, PATCH, c.layers, c.kv_heads, c.head_dim, None, a.linear, a.text_linear, c.heads)
 
     @property
     def dtype(self) -> torch.dtype:

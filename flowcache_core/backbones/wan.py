@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..flops import wan_architecture
 from .backbone import Sizes
 from .fps import BIAS, NAMES, fps_delta, fps_row
 from .hooks import BlockInput, Call, Hooks, NoHooks, attend, rotate
@@ -159,7 +160,8 @@ class WanTransformer(nn.Module):
     @property
     def sizes(self) -> Sizes:
         c = self.config
-        return Sizes(c.channels, PATCH, c.layers, c.heads, c.head_dim, ROPE_THETA)
+        a = wan_architecture(c.dim, c.ffn, c.layers)
+        return Sizes(c.channels, PATCH, c.layers, c.heads, c.head_dim, ROPE_THETA, a.linear, a.text_linear)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -57,6 +57,8 @@ def figures(plain: Any, fast: Any, scene: Any) -> dict[str, Any]:
     return {"seconds_uncached": round(plain.trace.seconds, 2), "seconds_accelerated": round(fast.trace.seconds, 2),
             "speedup": round(plain.trace.seconds / fast.trace.seconds, 2),
             "computed_share": round(fast.trace.computed_share, 4),
+            **{f"flops_{name}": made.trace.summary()["flops"] for name, made in
+               (("uncached", plain), ("accelerated", fast))}, "not_finite": len(fast.trace.not_finite()),
             "psnr_db": json_number(round(psnr(fast.frames, plain.frames), 2)),
             "ssim": round(ssim(fast.frames, plain.frames), 4), "score_uncached": scores[0],
             "score_accelerated": scores[1], "kv_peak_bytes": fast.trace.kv_peak_bytes}
@@ -76,11 +78,13 @@ def write_comparison(folder: Path, plain: np.ndarray, fast: np.ndarray, preset: 
 def print_table(result: dict[str, Any], plain: Any, fast: Any, preset: str) -> None:
     from ..report import comparison_table
 
-    rows = [{"run": name, "seconds": made.trace.seconds, "model calls": made.trace.summary()["model_calls"],
-             "computed": made.trace.computed_share, "KV MB": made.trace.kv_peak_bytes / 1e6, "PSNR dB": quality,
-             "task score": score}
-            for name, made, quality, score in (("uncached", plain, None, result["score_uncached"]),
-                                               (preset, fast, result["psnr_db"], result["score_accelerated"]))]
+    rows = []
+    for name, made, quality, score in (("uncached", plain, None, result["score_uncached"]),
+                                       (preset, fast, result["psnr_db"], result["score_accelerated"])):
+        summary = made.trace.summary()
+        rows.append({"run": name, "seconds": made.trace.seconds, "model calls": summary["model_calls"],
+                     "computed": made.trace.computed_share, "TFLOPs": summary["flops"] / 1e12,
+                     "KV MB": made.trace.kv_peak_bytes / 1e6, "PSNR dB": quality, "task score": score})
     print(comparison_table(rows))
     print(f"\n{result['speedup']}x faster, measured. Videos: {result['videos']['side_by_side']}; "
           f"what was skipped: {result['report']}")

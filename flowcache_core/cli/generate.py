@@ -29,8 +29,18 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     summary = made.trace.summary()
     print(f"{len(request.plan.chunks)} chunks in {summary['seconds']:.1f} s; computed {summary['computed']} of "
           f"{summary['chunk_steps']} chunk steps; KV peak {summary['kv_peak_bytes'] / 1e6:.1f} MB; {made.video}")
-    print(f"{request.note}\n" if request.note else "", no_effect(made.trace), sep="", end="")
+    print(cost_words(made.trace), f"{request.note}\n" if request.note else "", no_effect(made.trace), sep="", end="")
     return {**summary, "video": str(made.video), "trace": str(folder / "trace.json"), "report": str(made.report)}
+
+
+def cost_words(trace: Trace) -> str:
+    """Counted FLOPs, and steps whose signal was not finite, a line each; "" where there is nothing to say."""
+    from ..report.header import flop_words
+    from ..report.tables import not_finite_words
+
+    s, words = trace.summary(), not_finite_words(trace)
+    counted = f"counted {flop_words(s['flops'])} of {flop_words(s['whole_flops'])}\n" if s["whole_flops"] else ""
+    return counted + (f"the policy's signal was not finite at {words}\n" if words else "")
 
 
 def no_effect(trace: Trace) -> str:

@@ -79,6 +79,12 @@ class Layout:
     def tokens(self) -> int:
         return sum(slot.tokens for slot in self._all())
 
+    def tokens_of(self, chunks: Iterable[int]) -> int:
+        """Resident tokens of `chunks`; all folded ones, if one of the chunks is folded."""
+        chunks = set(chunks)
+        folded = self.folded.tokens if self.folded and self.folded_chunks & chunks else 0
+        return folded + sum(self.slots[chunk].tokens for chunk in chunks if chunk in self.slots)
+
     def _all(self) -> list[Slot]:
         return [*self.slots.values(), *([self.folded] if self.folded else [])]
 

@@ -77,6 +77,14 @@ def seconds_words(value: float, scale: float | None = None) -> str:
     return f"{number:,.{digits}f} {unit}"
 
 
+def flop_words(count: float) -> str:
+    """FLOPs in the unit that suits them."""
+    for unit, factor in (("PF", 1e15), ("TF", 1e12), ("GF", 1e9)):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count / 1e6:.3g} MF"
+
+
 def byte_words(size: int) -> str:
     """Bytes in the unit that suits them."""
     for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..plan.chunk_plan import ChunkPlan, Row
 from ..reuse.contract import Decision
+from ..trace import Trace
 from .plan_picture import PlanCell, plan_cells, plan_sentence
 
 MISSING = "-"
@@ -125,3 +126,12 @@ def decision_text(decisions: Sequence[Sequence[Decision]]) -> str:
         lines.append(f"{name}: {pattern} ({pattern.count('#')} of {len(pattern)} steps computed)")
         first = chunk + 1
     return "\n".join(lines)
+
+
+def not_finite_words(trace: Trace, most: int = 3) -> str:
+    """How many steps had a signal that was not finite, and the first chunks and steps; "" where there are none."""
+    places = list(dict.fromkeys(f"chunk {lane.chunk} step {lane.step}" for lane in trace.not_finite()))
+    if not places:
+        return ""
+    rest = f" and {len(places) - most} more" if len(places) > most else ""
+    return f"{', '.join(places[:most])}{rest} (computed)"

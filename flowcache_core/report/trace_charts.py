@@ -1,5 +1,6 @@
 """The charts beside the decision map: seconds per chunk, distance against threshold, tokens in the KV cache."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -68,7 +69,8 @@ def read_curves(trace: Trace) -> tuple[list[Curve], frozenset[float]]:
     """
     lanes = [lane for p in trace.passes for lane in p.lanes]
     first = min(((lane.stream, lane.item) for lane in lanes), default=None)
-    lanes = [lane for lane in lanes if (lane.stream, lane.item) == first and lane.value is not None and lane.limit]
+    lanes = [lane for lane in lanes if (lane.stream, lane.item) == first and lane.value is not None and lane.limit
+             and math.isfinite(lane.value)]
     limits = frozenset(lane.limit for lane in lanes)
     points: dict[int, list[tuple[int, float, bool]]] = {}
     for lane in sorted(lanes, key=lambda lane: (lane.chunk, lane.step)):

@@ -8,8 +8,9 @@ from ..trace import Trace
 from .canvas import Canvas, shorten
 from .decision_map import Decisions, draw_map, legend_entries, read_decisions
 from .grid import Grid, card, draw_legend, fit_grid, label_grid
-from .header import Header, byte_words, facts_of, seconds_words
+from .header import Header, byte_words, facts_of, flop_words, seconds_words
 from .palette import MUTED
+from .tables import not_finite_words
 from .trace_charts import draw_distance, draw_seconds, draw_tokens, read_curves
 
 WIDTH, MARGIN, GAP = 1280, 28, 18
@@ -61,6 +62,11 @@ def _header(trace: Trace) -> Header:
              f"{seconds_words(trace.seconds)} measured")
     costs = (("model calls", f"{s['model_calls']:,}"), ("time in hooks", seconds_words(s["hook_seconds"])),
              ("KV peak", f"{s['kv_peak_tokens']:,} tokens"), ("KV memory", byte_words(trace.kv_peak_bytes)))
+    if trace.flops_share is not None:
+        costs = (*costs, ("counted FLOPs", f"{flop_words(s['flops'])} of {flop_words(s['whole_flops'])} "
+                                           f"({100 * trace.flops_share:.1f} %)"))
+    if trace.not_finite():
+        costs = (*costs, ("signal not finite", not_finite_words(trace)))
     rest = {key: value for key, value in trace.settings.items() if key not in ("policy", "policy_settings")}
     own = facts_of(trace.settings.get("policy_settings", {}))
     return Header(title, (costs, own + facts_of(rest)), INNER)

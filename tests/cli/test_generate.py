@@ -66,7 +66,9 @@ def test_demo_prints_its_fields(tiny_model, tmp_path, capsys):
     assert main(["demo", "--model", str(tiny_model), "--steps", "8", "--chunks", "2", "--out", str(tmp_path)]) == 0
     result = last_line(capsys)
     assert set(result) == {"seconds_uncached", "seconds_accelerated", "speedup", "computed_share", "psnr_db", "ssim",
-                           "score_uncached", "score_accelerated", "kv_peak_bytes", "videos", "report"}
+                           "score_uncached", "score_accelerated", "kv_peak_bytes", "videos", "report", "flops_uncached",
+                           "flops_accelerated", "not_finite"}
+    assert 0 < result["flops_accelerated"] <= result["flops_uncached"]
     assert all(Path(path).is_file() for path in result["videos"].values())
 
 
