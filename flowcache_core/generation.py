@@ -268,7 +268,7 @@ class Generation:
         """FLOPs of the pass had every row of it been computed densely; 0 where they are not known."""
         tokens, past = sum(self.plan.chunks[c].frames for c in p.chunks) * self._tokens, self.cache.readable(p)
         told, total = p.chunks[0] if p.prompt is None else p.prompt, 0
-        for stream in self._streams(p):
+        for stream in self._deciding.streams(p):
             swapped = p.kind == "commit" and CONTEXT in self._texts
             text = self._texts[CONTEXT if swapped else stream][told].shape[1]
             architecture = architecture_of(self.backbone.sizes, text)
