@@ -1,8 +1,14 @@
-"""Recognise and read checkpoint files."""
+"""Recognise and read checkpoint files: what a file is, and the network that it makes."""
 
+from .checkpoint import Checkpoint, open_checkpoint
 from .inspection import Inspection, inspect_file
-from .safetensors_file import CheckpointError, read_header, read_tensors
+from .loading import load_network
+from .lora import LoraPair, lora_pairs, open_lora
+from .recognition import FAMILIES, Recognition, recognise
+from .safetensors_file import read_header, read_tensors
+from .stored import CheckpointError
 from .wan_layout import checked_config, config_of
 
-__all__ = ["CheckpointError", "Inspection", "checked_config", "config_of", "inspect_file", "read_header",
-           "read_tensors"]
+__all__ = ["FAMILIES", "Checkpoint", "CheckpointError", "Inspection", "LoraPair", "Recognition", "checked_config",
+           "config_of", "inspect_file", "load_network", "lora_pairs", "open_checkpoint", "open_lora", "read_header",
+           "read_tensors", "recognise"]

@@ -1,20 +1,30 @@
 """What is this file, and what can be done with it? The `inspect` command."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .safetensors_file import read_header
-from .wan_layout import config_of, differences, looks_like_wan
+from ..profiles import load_profile, profile_names
+from .checkpoint import AVERAGED, Checkpoint, open_checkpoint
+from .lora import looks_like_lora, lora_summary
+from .recognition import Recognition, recognise
 
-VAE_KEY = "decoder.middle.0.residual.0.gamma"
+PARTS = {"decoder.middle.0.residual.0.gamma": ("Wan2.1 VAE layout", "a codec, not a transformer: give it to --vae"),
+         "decoder.proj_in.weight": ("MAGI-1 VAE layout", "a codec that this version does not read"),
+         "shared.weight": ("T5 text encoder", "a text encoder, not a transformer: encode prompts with it elsewhere and "
+                           "give them to --text-embeddings"),
+         "token_embedding.weight": ("UMT5 text encoder", "a text encoder, not a transformer: encode prompts with it "
+                                    "elsewhere and give them to --text-embeddings")}
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """family: demo, wan, skyreels-v2-df or unknown. missing, unexpected: tensor names against the Wan2.1 layout."""
+    """family: one of `recognition.FAMILIES`. missing, unexpected: tensor names against the layout of the family;
+    container: how the tensors are kept; profile: the one that fits, or ""."""
 
     file: str
+    container: str
+    profile: str
     family: str
     variant: str
     parameters: int
@@ -25,34 +35,67 @@ class Inspection:
     advice: str
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """The fields of the command's last line."""
+        return {name: getattr(self, name) for name in ("family", "variant", "parameters", "tensors", "dtype", "missing",
+                                                       "unexpected", "advice")}
 
 
-def inspect_file(path: Path) -> Inspection:
-    """Reads the header alone. Raises CheckpointError for what is no readable file."""
-    header = read_header(path)
-    dtype = ", ".join(sorted(header.dtypes)) or "none"
+def inspect_file(path: Path, family: str | None = None, weights: str | None = None) -> Inspection:
+    """Reads names and shapes alone. family: in place of the recognised one. Raises CheckpointError for what is no
+    readable file."""
+    checkpoint = open_checkpoint(path, weights)
+    if looks_like_lora(checkpoint.shapes):
+        summary = lora_summary(checkpoint)
+        found, advice = Recognition(summary.family, summary.text), summary.advice
+    else:
+        found = recognise(checkpoint, family)
+        advice = advice_for(checkpoint, found)
+        if found.family == "unknown":
+            found = Recognition("unknown", next((name for key, (name, _) in PARTS.items() if key in checkpoint.shapes),
+                                                ""))
+    return Inspection(str(path), checkpoint.container, found.profile, found.family, found.variant,
+                      checkpoint.parameters, len(checkpoint.tensors), ", ".join(checkpoint.dtypes) or "none",
+                      list(found.missing), list(found.unexpected), advice)
 
-    def found(family: str, variant: str, advice: str, missing: list[str] | None = None,
-              unexpected: list[str] | None = None) -> Inspection:
-        return Inspection(str(path), family, variant, header.parameters, len(header.shapes), dtype, missing or [],
-                          unexpected or [], advice)
 
-    if not looks_like_wan(header.shapes):
-        if VAE_KEY in header.shapes:
-            return found("unknown", "Wan2.1 VAE layout", "a codec, not a transformer: it decodes latents")
-        return found("unknown", "", "not a layout that this version reads: give a Wan2.1 text-to-video transformer")
-    config = config_of(header.shapes)
-    missing, unexpected, wrong = differences(header.shapes, config)
-    variant = f"width {config.dim}, {config.layers} layers"
-    if wrong or missing:
-        return found("wan", variant, f"damaged or another variant: {(wrong + missing)[0]}; give a whole file",
-                     missing, unexpected)
-    if header.metadata.get("family") == "demo":
-        return found("demo", variant, "the bundled model: generate uses it when no --model is given", missing,
-                     unexpected)
-    if config.fps:
-        return found("skyreels-v2-df", variant, "SkyReels-V2 diffusion forcing with fps embedding; sample it with "
-                     "plan diffusion_forcing", missing, unexpected)
-    return found("wan", variant, "layout known, causality not: tensors cannot tell a causal model from plain Wan2.1",
-                 missing, unexpected)
+def advice_for(checkpoint: Checkpoint, found: Recognition) -> str:
+    """What to do with the file, in one sentence."""
+    if found.family == "unknown":
+        return next((advice for key, (_, advice) in PARTS.items() if key in checkpoint.shapes),
+                    "not a layout that this version reads: give a Wan2.1 text-to-video or a MAGI-1 transformer")
+    if found.family == "wan-unsupported":
+        return (f"a relative of Wan2.1 text-to-video ({found.variant}) that no profile here samples; give a plain "
+                "text-to-video or causal checkpoint")
+    if found.missing or found.wrong:
+        return f"damaged or another variant: {found.faults.split(';')[0]}; give a whole file"
+    if found.unexpected:
+        return f"tensors that the layout does not know ({found.unexpected[0]}); give the plain transformer"
+    return _how_to_sample(checkpoint, found) + _choice(checkpoint)
+
+
+def _how_to_sample(checkpoint: Checkpoint, found: Recognition) -> str:
+    if found.family == "demo":
+        return "the bundled model: generate uses it when no --model is given"
+    if found.family == "wan":
+        return ("layout known, causality not: tensors cannot tell a causal model from plain Wan2.1; choose a variant "
+                f"with --profile ({', '.join(_profiles('wan-causal'))}, or a skyreels-v2-df one)")
+    if found.profile:
+        return f"sample it with --profile {found.profile}" + (
+            "" if found.certain else ", unless its name misleads")
+    if found.family == "magi-1":
+        return ("tensors do not tell distilled from base: choose --profile "
+                f"{' or '.join(_profiles('magi-1', '24b' if found.config.half_channel else ''))}")
+    return f"causal, but which variant cannot be seen: choose --profile {', '.join(_profiles(found.family))}"
+
+
+def _profiles(family: str, part: str | None = None) -> list[str]:
+    names = [name for name in profile_names() if load_profile(name).family == family]
+    return names if part is None else [name for name in names if ("24b" in name) == bool(part)]
+
+
+def _choice(checkpoint: Checkpoint) -> str:
+    others = [name for name in checkpoint.sets if name != checkpoint.chosen]
+    if not others:
+        return ""
+    other = "raw" if checkpoint.chosen == AVERAGED else "ema"
+    return f"; {checkpoint.chosen} is read, --weights {other} takes {others[0]}"

@@ -1,4 +1,4 @@
-"""Reading safetensors files: header first, tensors on demand, every fault in one sentence."""
+"""Reading safetensors files: header first, tensors mapped on demand, every fault in one sentence."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +7,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-
-class CheckpointError(ValueError):
-    """A file that cannot be used; the message says what it is and what to do."""
+from .stored import CheckpointError, Contents, Stored
 
 
 @dataclass(frozen=True)
@@ -38,12 +36,21 @@ def _open(path: Path):  # noqa: ANN202  (safe_open has no public type)
                               "again") from error
 
 
+def safetensors_contents(path: Path) -> Contents:
+    """Shapes now, tensors later: they stay mapped to the file. Raises CheckpointError."""
+    file = _open(path)   # kept open by the readers below, for as long as they live
+    slices = {name: file.get_slice(name) for name in file.keys()}
+    found = {name: Stored(tuple(part.get_shape()), part.get_dtype(), lambda name=name: file.get_tensor(name))
+             for name, part in slices.items()}
+    return Contents(path, "safetensors", {"": found}, file.metadata() or {})
+
+
 def read_header(path: Path) -> Header:
     """Reads shapes without loading tensors. Raises CheckpointError."""
-    with _open(path) as file:
-        slices = {name: file.get_slice(name) for name in file.keys()}
-        shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
-        return Header(path, shapes, frozenset(part.get_dtype() for part in slices.values()), file.metadata() or {})
+    contents = safetensors_contents(path)
+    found = contents.sets[""]
+    return Header(path, {name: part.shape for name, part in found.items()},
+                  frozenset(part.dtype for part in found.values()), dict(contents.metadata))
 
 
 def read_tensors(path: Path, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
