@@ -26,9 +26,10 @@ ACCEPTS = {"magi-1": ("magi-1",), "skyreels-v2-df": ("skyreels-v2-df", "wan"), "
 def check_profile(checkpoint: Checkpoint, found: Recognition, profile: Profile) -> None:
     """Raises CheckpointError where the profile is for another kind of file."""
     if found.family not in LOADABLE:
-        what = found.variant or "unknown tensors"
-        raise CheckpointError(f"{checkpoint.path}: {found.family} ({what}), which cannot be sampled here; give a "
-                              "Wan2.1 text-to-video, SkyReels-V2 DF, Self-Forcing or MAGI-1 checkpoint")
+        what = f"{found.family} ({found.variant}), which cannot be sampled here" if found.variant else \
+            "the tensors are not those of a Wan2.1 model or of MAGI-1"
+        raise CheckpointError(f"{checkpoint.path}: {what}; give a Wan2.1 text-to-video, SkyReels-V2 DF, "
+                              "Self-Forcing or MAGI-1 checkpoint")
     if found.faults:
         raise CheckpointError(f"{checkpoint.path}: {found.faults} (against the layout of {found.variant}); give a "
                               "whole file of that layout")

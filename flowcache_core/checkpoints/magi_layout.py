@@ -5,7 +5,7 @@ import torch
 from ..backbones.magi import MagiTransformer
 from ..backbones.magi_parts import MagiConfig
 from .stored import CheckpointError
-from .wan_layout import Shapes, block_numbers
+from .wan_layout import Shapes, block_numbers, vote
 
 BLOCK = "videodit_blocks.layers.0."
 HALF_CHANNELS = 32   # of the 24B, which is given the latent twice
@@ -15,14 +15,16 @@ FP32_PARTS = ("_post_norm.",)
 
 
 def looks_like_magi(shapes: Shapes) -> bool:
-    return "y_embedder.null_caption_embedding" in shapes and any(name.startswith(BLOCK) for name in shapes)
+    return any(name.startswith("y_embedder.") for name in shapes) and any(name.startswith(BLOCK) for name in shapes)
 
 
 def magi_config_of(shapes: Shapes) -> MagiConfig:
     """Sizes of a checkpoint. Raises CheckpointError where they cannot be read."""
     try:
         attention = f"{BLOCK}self_attention."
-        hidden, channels = shapes["x_embedder.weight"][:2]
+        hidden = vote(shapes, ("videodit_blocks.final_layernorm.weight", 0), (f"{BLOCK}mlp.layer_norm.weight", 0),
+                      ("x_embedder.weight", 0))
+        channels = shapes["x_embedder.weight"][1]
         head = shapes[f"{attention}q_layernorm.weight"][0]
         out, ffn = shapes[f"{BLOCK}mlp.linear_fc1.weight"][0], shapes[f"{BLOCK}mlp.linear_fc2.weight"][1]
         rows, width = shapes["y_embedder.null_caption_embedding"]

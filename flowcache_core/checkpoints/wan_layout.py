@@ -6,7 +6,10 @@ from ..backbones.wan import PATCH, WanConfig, WanTransformer
 from .stored import CheckpointError
 
 HEAD_DIM = 128   # of every released model; checkpoints do not store it
-CHANNELS = 16
+CHANNELS, FREQ_DIM, TEXT_DIM = 16, 256, 4096
+MARKS = ("patch_embedding.weight", "text_embedding.0.weight", "time_embedding.0.weight", "time_projection.1.weight",
+         "head.head.weight", "head.modulation", "blocks.0.modulation", "blocks.0.self_attn.q.weight",
+         "blocks.0.ffn.0.weight")
 SIZES = {(1536, 30): "1.3B", (5120, 40): "14B", (3072, 30): "5B"}   # (width, layers) of released models
 Shapes = dict[str, tuple[int, ...]]
 
@@ -17,7 +20,17 @@ INPUTS = {36: "image-to-video", 48: "Wan2.2 TI2V-5B"}
 
 
 def looks_like_wan(shapes: Shapes) -> bool:
-    return {"patch_embedding.weight", "blocks.0.self_attn.q.weight", "head.modulation"} <= set(shapes)
+    """Whether most of the tensors are there that every such model has, so that one with a hole is known too."""
+    return sum(mark in shapes for mark in MARKS) > len(MARKS) // 2
+
+
+def vote(shapes: Shapes, *places: tuple[str, int]) -> int:
+    """The size that most of the places (tensor, axis) agree on. Raises KeyError where none is there."""
+    sizes = [shapes[name][axis] for name, axis in places if name in shapes and -len(shapes[name]) <= axis
+             < len(shapes[name])]
+    if not sizes:
+        raise KeyError(places[0][0])
+    return max(sizes, key=sizes.count)
 
 
 def unsupported(shapes: Shapes) -> str:
@@ -27,9 +40,9 @@ def unsupported(shapes: Shapes) -> str:
             return name
     if any(".k_img." in key for key in shapes):
         return "image-to-video"
-    width = shapes["patch_embedding.weight"]
-    if len(width) == 5 and width[1] != CHANNELS:
-        return INPUTS.get(width[1], f"{width[1]} input channels")
+    inputs = shapes.get("patch_embedding.weight", ())
+    if len(inputs) == 5 and inputs[1] != CHANNELS:
+        return INPUTS.get(inputs[1], f"{inputs[1]} input channels")
     return ""
 
 
@@ -41,14 +54,22 @@ def block_numbers(shapes: Shapes, start: str) -> set[int]:
     return numbers
 
 
+def _inputs(shapes: Shapes, name: str, usual: int) -> int:
+    shape = shapes.get(name, ())
+    return shape[1] if len(shape) > 1 else usual
+
+
 def config_of(shapes: Shapes) -> WanConfig:
     """Sizes of a checkpoint. Raises CheckpointError where they cannot be read."""
     try:
-        dim, channels = shapes["patch_embedding.weight"][:2]
+        dim = vote(shapes, ("head.modulation", 2), ("patch_embedding.bias", 0), ("blocks.0.modulation", 2),
+                   ("blocks.0.norm3.bias", 0))
         blocks = block_numbers(shapes, "blocks.")
-        return WanConfig(dim=dim, layers=max(blocks) + 1, ffn=shapes["blocks.0.ffn.0.weight"][0],
-                         heads=max(1, dim // HEAD_DIM), freq_dim=shapes["time_embedding.0.weight"][1],
-                         text_dim=shapes["text_embedding.0.weight"][1], channels=channels,
+        ffn = vote(shapes, *((f"blocks.{n}.ffn.0.bias", 0) for n in sorted(blocks)), ("blocks.0.ffn.0.weight", 0))
+        return WanConfig(dim=dim, layers=max(blocks) + 1, ffn=ffn, heads=max(1, dim // HEAD_DIM),
+                         freq_dim=_inputs(shapes, "time_embedding.0.weight", FREQ_DIM),
+                         text_dim=_inputs(shapes, "text_embedding.0.weight", TEXT_DIM),
+                         channels=_inputs(shapes, "patch_embedding.weight", CHANNELS),
                          fps="fps_embedding.weight" in shapes)
     except (KeyError, IndexError, ValueError) as error:
         raise CheckpointError(f"the tensors are not those of a Wan2.1 model ({error}); give a text-to-video "

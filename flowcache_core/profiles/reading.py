@@ -31,6 +31,12 @@ def load_profile(name: str) -> Profile:
         raise ValueError(f"{path}: {error}") from error
 
 
+def profile_data(profile: Profile) -> dict[str, Any]:
+    """The object that a file of this profile holds."""
+    values = {f.name: getattr(profile, f.name) for f in fields(Profile)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
 def _made(data: Any) -> Profile:
     if not isinstance(data, dict):
         raise ValueError("expected one JSON object with the fields of a profile")
