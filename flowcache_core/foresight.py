@@ -31,6 +31,11 @@ def walk(policy: ReusePolicy, table: SigmaTable, chunk: int, chunks: int,
 def foresee(policy: ReusePolicy, table: SigmaTable, chunks: int,
             time_modulation: Callable[[Tensor], Tensor]) -> list[tuple[Decision, ...]]:
     """The decisions of every chunk, ahead of sampling. Raises ValueError for a policy that looks at content."""
+    if policy.per_row:
+        raise ValueError(f"policy {policy.name} decides for all chunks of a row: that is not foreseen chunk by chunk")
+    if policy.learns:
+        raise ValueError(f"policy {policy.name} learns from what its steps give: its decisions cannot be shown before "
+                         "the video is made")
     if policy.signal not in CONTENT_FREE:
         raise ValueError(f"policy {policy.name} looks at {policy.signal}: its decisions depend on the video and cannot "
                          "be shown before it is made")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .backbones.backbone import Backbone
 from .deciding import Deciding
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, same_network
 from .flops import FlopCounter, architecture_of
 from .guidance import COND, UNCOND
 from .lanes import Lane, Lanes
@@ -79,7 +79,7 @@ class Generation:
         settings.policy.check(self._video_chunks)
         settings.policy.check_run(RunFacts(
             self._video_chunks, settings.table.sigmas, backbone.sizes.layers, self.streams, settings.predictor.name,
-            settings.predictor.stage, lambda: fingerprint(backbone)))
+            settings.predictor.stage, lambda other: same_network(other, fingerprint(backbone))))
         self._tokens = backbone.sizes.tokens_per_frame(settings.height, settings.width)
         self.cache = RunCache(plan, settings, backbone, self._tokens)
         self._lanes = Lanes(settings.policy, settings.predictor, settings.first_chunk)

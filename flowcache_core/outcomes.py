@@ -24,14 +24,15 @@ def tell(lanes: Lanes, video: LatentVideo, p: Pass, infos: Iterable[StepInfo], d
     for info in infos:
         chunk, item = info.chunk, info.item
         lane, streams = Lane(chunk, info.stream, item), tuple(velocities)
+        made = [decisions[Lane(chunk, s, item)] for s in streams]
+        whole = all(decision.computes and decision.records for decision in made)
         if (chunk, item) not in found:
-            whole = all(decisions[Lane(chunk, s, item)].computes for s in streams)
             found[chunk, item] = losses(lanes.evidence, [Lane(chunk, s, item) for s in streams], video.settings.guide,
                                         levels[chunk], guided[chunk][item]) if whole and lanes.policy.measures else {}
         start = video.plan.chunks[chunk].start
         before = video.latents[item, :, start - 1].clone() if start else None
         outcome = Outcome(velocities[info.stream][item][:, places[chunk]].clone(), guided[chunk][item].clone(),
-                          video.chunk(chunk)[item].clone(), before, found[chunk, item], lanes.kept.get(lane))
+                          video.chunk(chunk)[item].clone(), before, found[chunk, item], lanes.kept.get(lane), whole)
         lanes.learn(info, decisions[lane], outcome)
 
 

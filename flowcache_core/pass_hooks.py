@@ -130,7 +130,7 @@ class PassHooks:
                 hidden = self._fill(x, hidden)
             for blocks in self._ranges:
                 if blocks[1] == index + 1:
-                    for n in self._work.whole:
+                    for n in self._work.recorded:
                         self._stand_ins.keep_range(n, blocks, self._range_in[blocks][n], hidden[n])
             if index == self.layers - 1:
                 self._end_blocks(hidden)
@@ -169,7 +169,7 @@ class PassHooks:
         if not self._denoises:
             return
         if self._measures_blocks:
-            for n in self._work.whole:
+            for n in self._work.recorded:
                 self._stand_ins.note_blocks(n, self._hidden_in[n], hidden[n])
         if not self._velocity_stage:
             self._keep(self._hidden_in, hidden)
@@ -178,7 +178,7 @@ class PassHooks:
                 self._stand_ins.note_last(n, hidden[n])
 
     def _keep(self, before: Tensor, after: Tensor) -> None:
-        for n in self._work.whole:
+        for n in self._work.recorded:
             self._stand_ins.keep(n, before[n], after[n])
         for n, tokens in self._work.tokens.items():
             self._stand_ins.keep(n, before[n], after[n], tokens)
@@ -276,7 +276,7 @@ class PassHooks:
     def _derive(self, velocity: Tensor) -> Tensor:
         others = [n for n in range(len(self.rows)) if n not in self._work.derived]
         for n in sorted(others, key=lambda n: self.rows[n][0] != self.settings.streams[0]):
-            self._stand_ins.note_velocity(n, velocity[n], n in self._work.whole)
+            self._stand_ins.note_velocity(n, velocity[n], n in self._work.recorded)
         if self._work.derived:
             velocity = velocity.clone()
         for n in self._work.derived:

@@ -27,6 +27,7 @@ class RowWork:
     def __init__(self, decisions: Sequence[Decision | None], device: torch.device) -> None:
         self._device = device
         self.whole = [n for n, d in enumerate(decisions) if d is None or d.computes]
+        self.recorded = [n for n in self.whole if decisions[n] is None or decisions[n].records]
         self.skipped = [n for n, d in enumerate(decisions) if d is not None and d.kind in (Kind.REUSE, Kind.PREDICT)]
         self.derived = [n for n, d in enumerate(decisions) if d is not None and d.kind is Kind.DERIVE]
         self.tokens: dict[int, Tensor] = {}

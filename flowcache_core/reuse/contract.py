@@ -44,7 +44,7 @@ class Decision:
 
     tokens: for PARTIAL, the token positions inside the chunk that are computed, ascending; blocks: for PARTIAL, the
     range that is not run, one of the policy's `block_ranges`; source_stream: for DERIVE, with factors of the low and
-    the high spatial frequencies of the difference.
+    the high spatial frequencies of the difference. records: whether a computed step renews what stands in later.
     """
 
     kind: Kind
@@ -56,6 +56,7 @@ class Decision:
     blocks: BlockRange | None = None
     source_stream: str | None = None
     factors: tuple[float, float] = (1.0, 1.0)
+    records: bool = True
 
     def __post_init__(self) -> None:
         if self.kind is Kind.PARTIAL and (self.tokens is None) == (self.blocks is None):
@@ -105,7 +106,8 @@ class Outcome:
     """What came of a step. velocity: of the lane's stream; guided: what the solver got; latent: after the step; all
     `(C, f, h, w)`. before: the latent frame in front of the chunk `(C, h, w)`, None for the first. losses: where all
     streams were computed whole and the policy `measures`, relative L1 errors that the stand-ins of before would have
-    made, by "step", "derive" and block range. kept: the predictor's value of the lane."""
+    made, by "step", "derive" and block range. kept: the predictor's value of the lane. whole: whether all streams of
+    the chunk were computed whole, and recorded."""
 
     velocity: Tensor
     guided: Tensor
@@ -113,12 +115,13 @@ class Outcome:
     before: Tensor | None = None
     losses: Mapping[str | BlockRange, float] = field(default_factory=dict)
     kept: Any = None
+    whole: bool = False
 
 
 @dataclass(frozen=True)
 class RunFacts:
     """What a policy may check before sampling. sigmas: noise levels of an ordinary chunk, one more than its steps;
-    predictor, stage: its name and where it acts; fingerprint: numbers that tell one network from another, see
+    predictor, stage: its name and where it acts; same_network: whether a fingerprint is this network's, see
     `fingerprint.py`."""
 
     chunks: int
@@ -127,7 +130,7 @@ class RunFacts:
     streams: tuple[str, ...]
     predictor: str
     stage: str
-    fingerprint: Callable[[], tuple[float, ...]]
+    same_network: Callable[[tuple[float, ...]], bool]
 
 
 @dataclass(frozen=True)

@@ -45,3 +45,19 @@ TABLES = {
     "1.3B_noret": Polynomial((2.39676752e3, -1.31110545e3, 2.01331979e2, -8.29855975, 1.37887774e-1), False),
     "14B_noret": Polynomial((-5784.54975374, 5449.50911966, -1811.16591783, 256.27178429, -13.02252404), False),
 }
+
+NO_TABLE = "none"
+
+
+def check_table(calibration: str, signal: str, released: bool = False) -> None:
+    """Raises ValueError for a table that is unknown or was fitted for another signal. released: conformance mode."""
+    if calibration == NO_TABLE:
+        return
+    if calibration not in TABLES:
+        raise ValueError(f"calibration {calibration!r}: choose one of {NO_TABLE}, {', '.join(TABLES)}")
+    if signal != "time_modulation":
+        raise ValueError(f"calibration {calibration!r} with the signal {signal}: the tables were fitted for "
+                         "time_modulation")
+    if not (TABLES[calibration].retained or released):
+        raise ValueError(f"calibration {calibration!r}: fitted on another signal, so offered with conformance only; "
+                         "use a table whose name ends in _ret")

@@ -27,11 +27,10 @@ class Span(NamedTuple):
 @dataclass(frozen=True)
 class Predictor(ABC):
     """stage: where it acts. "velocity": on the output, without any forward; "hidden": on the tokens between the
-    first and the last block. tensors: how many of the size of its value it keeps. extrapolates: whether a skipped step
+    first and the last block. extrapolates: whether a skipped step
     is more than a repetition."""
 
     stage: ClassVar[Stage]
-    tensors: ClassVar[int] = 1
     extrapolates: ClassVar[bool] = False
 
     @abstractmethod
@@ -54,6 +53,10 @@ class Predictor(ABC):
     def owned(self, kept: Any) -> Any:
         """`kept` in memory of its own: a view would keep the whole batch of a step alive."""
         return kept.clone()
+
+    def kept_bytes(self, value: int, places: int) -> int:
+        """The most bytes that `keep` holds for a lane: value: bytes of the value; places: its tokens or pixels."""
+        return value
 
     @abstractmethod
     def predict(self, kept: Any, value_in: Tensor | None, span: Span) -> Tensor:

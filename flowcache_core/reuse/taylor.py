@@ -35,7 +35,6 @@ class Trend:
 class FirstOrder(Predictor):
     """reach bounds how far a line is followed, in lengths of the interval that it was drawn through."""
 
-    tensors: ClassVar[int] = 2
     extrapolates: ClassVar[bool] = True
 
     reach: float = knob(1.0, 0, 1000, "how far a line is followed, in lengths of the interval it was drawn through; 0 "
@@ -62,6 +61,9 @@ class FirstOrder(Predictor):
 
     def merge(self, mask: Tensor, new: Trend, old: Trend) -> Trend:
         return Trend(*(torch.where(mask, getattr(new, f.name), getattr(old, f.name)) for f in fields(Trend)))
+
+    def kept_bytes(self, value: int, places: int) -> int:
+        return 2 * value + 8 * places   # and two noise levels in fp32 for each place
 
     def owned(self, kept: Trend) -> Trend:
         return kept

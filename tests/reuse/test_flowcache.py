@@ -117,8 +117,8 @@ def test_thresholds_out_of_range_are_refused(value):
 
 
 def test_an_unknown_signal_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"'latent'.*time_modulation, patch_embedding"):
-        FlowCache(distance_signal="latent")
+    with pytest.raises(ValueError, match=r"'colour'.*time_modulation, patch_embedding"):
+        FlowCache(distance_signal="colour")
 
 
 def test_thresholds_that_end_before_the_video_are_refused_for_it():

@@ -26,6 +26,10 @@ class ConstantFlow:
     def patch_tokens(self, latent):
         return latent.unfold(3, 2, 2).unfold(4, 2, 2).flatten(2, 4).flatten(3).flatten(1, 2)
 
+    def added(self, frame_index, per_frame, timestep):
+        """What each of the two blocks adds."""
+        return torch.cat([normal(per_frame, 4, seed=frame) for frame in frame_index]) / 2
+
     def __call__(self, latent, timestep, text, frame_index, hooks):
         b, _, f, h, w = latent.shape
         per_frame = h * w // 4
@@ -34,7 +38,7 @@ class ConstantFlow:
             return hooks.output(answer)
         tokens = f * per_frame
         x = BlockInput(torch.zeros(b, tokens, 4), torch.zeros(b, f, 6, 4), torch.zeros(tokens, 2, 2), text, per_frame)
-        added = torch.cat([normal(per_frame, 4, seed=frame) for frame in frame_index]) / 2
+        added = self.added(frame_index, per_frame, timestep)
 
         def run(part, index):
             q = part.hidden.unsqueeze(1)
@@ -45,6 +49,18 @@ class ConstantFlow:
             x = x.with_hidden(hooks.block(index, x, lambda part, index=index: run(part, index)))
         pixels = x.hidden.unflatten(1, (f, h // 2, w // 2)).unflatten(-1, (2, 2))
         return hooks.output(pixels.permute(0, 1, 2, 4, 3, 5).reshape(b, 1, f, h, w))
+
+
+class LinearFlow(ConstantFlow):
+    """Its velocity is `(1 + sigma)` times that picture."""
+
+    def added(self, frame_index, per_frame, timestep):
+        return super().added(frame_index, per_frame, timestep) * (1 + timestep[0, 0] / 1000)
+
+    def picture(self, frame_index):
+        """`(1, 1, F, 4, 4)`."""
+        tokens = 2 * super().added(frame_index, 4, None)[None]
+        return tokens.unflatten(1, (-1, 2, 2)).unflatten(-1, (2, 2)).permute(0, 1, 2, 4, 3, 5).reshape(1, 1, -1, 4, 4)
 
 
 @dataclass(frozen=True)
@@ -71,7 +87,8 @@ class ScriptedForChunk(Scripted):
 
 def step_info(step: int, steps: int = 10, chunk: int = 0, chunks: int = 1, stream: str = "cond#0", item: int = 0,
               must_compute: bool = False) -> StepInfo:
-    return StepInfo(chunk, chunks, step, steps, stream, item, 1 - step / steps, 1 - (step + 1) / steps, must_compute)
+    return StepInfo(chunk, chunks, step, steps, stream, item, 1 - step / steps, 1 - (step + 1) / steps, must_compute,
+                    tokens=8)
 
 
 @dataclass(frozen=True)

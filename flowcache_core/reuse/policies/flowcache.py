@@ -9,12 +9,12 @@ from torch import Tensor
 from ...per_chunk import PerChunk, parse_per_chunk
 from ...registry import knob
 from ...saved import saved
-from ..contract import NOT_FINITE, POLICIES, Decision, Kind, ReusePolicy, SignalKind, StepInfo
-from ..polynomials import TABLES
+from ..contract import NOT_FINITE, POLICIES, Decision, Kind, ReusePolicy, RunFacts, SignalKind, StepInfo
+from ..polynomials import NO_TABLE, TABLES, check_table
 from ..signals import relative_l1
 
-SIGNALS = ("time_modulation", "patch_embedding")
-NO_TABLE = "none"
+SIGNALS = ("time_modulation", "patch_embedding", "latent", "history", "guided_velocity", "hidden")
+OF_THE_STEP_BEFORE = ("guided_velocity", "hidden")
 
 
 @saved
@@ -38,7 +38,8 @@ class FlowCache(ReusePolicy):
     threshold: PerChunk | float | str = knob(0.1, 0, 100, "relative change to let pass before a step is computed; a "
                                              "number, or per chunk as in '0:0.05, 1+:0.1' or '0.05->0.15'; 0 is off")
     distance_signal: SignalKind = knob("time_modulation", None, None, "what is compared from step to step: "
-                                       "time_modulation (no content) or patch_embedding (content)")
+                                       "time_modulation (no content); patch_embedding, latent (content); history (the "
+                                       "chunk before); guided_velocity, hidden (of the step before)")
     warmup_steps: int = knob(5, 0, 1000, "first steps of every chunk that are always computed")
     last_steps: int = knob(1, 0, 1000, "last steps of every chunk that are always computed")
     max_consecutive_skips: int = knob(0, 0, 1000, "compute after this many skips in a row; 0 is no limit")
@@ -55,23 +56,16 @@ class FlowCache(ReusePolicy):
         if self.distance_signal not in SIGNALS:
             raise ValueError(f"distance_signal {self.distance_signal!r}: choose one of {', '.join(SIGNALS)}")
         object.__setattr__(self, "threshold", threshold)
-        self._check_calibration()
-
-    def _check_calibration(self) -> None:
-        if self.calibration == NO_TABLE:
-            return
-        if self.calibration not in TABLES:
-            raise ValueError(f"calibration {self.calibration!r}: choose one of {NO_TABLE}, {', '.join(TABLES)}")
-        if self.distance_signal != "time_modulation":
-            raise ValueError(f"calibration {self.calibration!r} with the signal {self.distance_signal}: the tables "
-                             "were fitted for time_modulation")
-        if not (TABLES[self.calibration].retained or self.conformance):
-            raise ValueError(f"calibration {self.calibration!r}: fitted on another signal, so offered with conformance "
-                             "only; use a table whose name ends in _ret")
+        check_table(self.calibration, self.distance_signal, self.conformance)
 
     @property
     def signal(self) -> SignalKind:
         return self.distance_signal
+
+    def check_run(self, facts: RunFacts) -> None:
+        if self.distance_signal in OF_THE_STEP_BEFORE and facts.stage == "velocity":
+            raise ValueError(f"distance_signal {self.distance_signal} with the predictor {facts.predictor}: it does "
+                             "not move while a velocity stands in; use residual or taylor_residual")
 
     @property
     def _released_content(self) -> bool:
@@ -102,6 +96,8 @@ class FlowCache(ReusePolicy):
         forced = self._forced(state, info)
         if forced:
             return Decision(Kind.COMPUTE, forced, limit=limit)
+        if signal is None:
+            return Decision(Kind.COMPUTE, "nothing to look at", limit=limit)
         distance = relative_l1(signal, state.before, 1e-8 if self.distance_signal == "patch_embedding" else 0.0)
         if not math.isfinite(distance):
             return Decision(Kind.COMPUTE, NOT_FINITE, distance, limit, distance)
