@@ -18,12 +18,12 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from flowcache_core.cli.output import to_frames  # noqa: E402
-from flowcache_core.cli.request import PlanRequest, RunRequest  # noqa: E402
 from flowcache_core.demo.bundle import load_codec, load_transformer  # noqa: E402
 from flowcache_core.demo.text import describe, encode_scene  # noqa: E402
 from flowcache_core.demo.world import Scene, random_scene  # noqa: E402
 from flowcache_core.generation import COND, UNCOND, Generation  # noqa: E402
 from flowcache_core.profiles import load_preset, load_profile  # noqa: E402
+from flowcache_core.sampling import PlanRequest, RunRequest  # noqa: E402
 from flowcache_core.trace import Trace  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import Bundle, decode, median, request, run_batch, save, scenes
-from flowcache_core.cli.request import RunRequest
 from flowcache_core.demo.scoring import score_video
 from flowcache_core.metrics import psnr, ssim
 from flowcache_core.reuse import POLICIES, PREDICTORS
+from flowcache_core.sampling import RunRequest
 
 CHUNKS, BATCH, SPEED_RUNS = 8, 8, 3
 CLIPS, FEW = 64, 16   # for the uncached run and `fast`, and for the other settings

@@ -17,7 +17,8 @@ CORE = "flowcache_core"
 HOST = ("comfy", "comfy_*", "nodes", "folder_paths", "server", "execution")
 QUESTIONS = ("plan", "solvers", "reuse", "kv", "attention")
 VALUES = tuple(f"{CORE}.{name}" for name in ("plan.chunk_plan", "registry", "per_chunk", "saved"))
-MAY_RUN = tuple(f"{CORE}.{name}" for name in ("generation", "cli", "cli_*", "cli.*", "__main__", "demo", "demo.*"))
+MAY_RUN = tuple(f"{CORE}.{name}" for name in ("generation", "cli", "cli_*", "cli.*", "__main__", "demo", "demo.*",
+                                                "sampling", "sampling.*"))
 MACHINE_PATH = re.compile(r"(?<![\w.-])/(?:root|work|home|Users)/")
 
 
@@ -104,7 +105,7 @@ def test_answers_to_one_question_know_only_small_values_of_the_others(question: 
     assert not [*map(str, foreign)]
 
 
-def test_only_the_command_line_and_the_demo_start_runs() -> None:
+def test_only_requests_the_command_line_and_the_demo_start_runs() -> None:
     foreign = [i for i in IMPORTS if inside(i.target, f"{CORE}.generation")
                and not any(fnmatch(i.module, pattern) for pattern in MAY_RUN)]
     assert not [*map(str, foreign)]

@@ -1,15 +1,17 @@
 """Options that several verbs share, and the request that they make."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from ..per_chunk import parse_prompts
 from ..plan import ChunkPlan
 from ..profiles import Profile, load_profile, profile_names
-from ..profiles.schedule import profile_history
 from ..reuse import POLICIES, PREDICTORS
+from ..sampling import PLANS, SCHEDULES, PlanRequest, RunRequest, plan_request
+from ..sampling.schedule import switch_chunks
 from .memory_options import add_memory_options, build_budget, build_compression, own_memory
-from .request import PLANS, PlanRequest, RunRequest, choose_reuse
+from .request import choose_reuse
 
 PROMPT = "a red circle moving right quickly and a blue square moving up slowly"
 PROFILE = "demo"
@@ -24,7 +26,10 @@ def add_plan_options(parser: argparse.ArgumentParser, chunks: int = 8) -> None:
     group.add_argument("--chunk-frames", type=int, help="latent frames a chunk (default from the profile)")
     group.add_argument("--steps", type=int, help="denoising steps a chunk (default from the profile)")
     group.add_argument("--plan", default=None, help=f"one of {', '.join(PLANS)} (default from the profile)")
-    group.add_argument("--ar-step", type=int, help="rows between the starts of neighbouring chunks (diffusion_forcing)")
+    group.add_argument("--schedule", help=f"of diffusion forcing, instead of --plan: one of {', '.join(SCHEDULES)} "
+                       "(rolling is experimental)")
+    group.add_argument("--ar-step", type=int, help="rows between the starts of neighbouring chunks "
+                       "(diffusion_forcing, dense)")
     group.add_argument("--window", type=int, help="chunks in flight (pipelined; default from the profile)")
     group.add_argument("--history", type=int, help="chunks that a chunk may look back to (default from the profile)")
     group.add_argument("--history-sink", type=int, help="first chunks that stay visible beside --history")
@@ -52,28 +57,30 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add_memory_options(parser)
 
 
-def build_plan(args: argparse.Namespace, profile: Profile) -> ChunkPlan:
-    chunk_frames = profile.chunk_frames if args.chunk_frames is None else args.chunk_frames
+def build_schedule(args: argparse.Namespace, profile: Profile) -> PlanRequest:
     if args.chunks < 1:
         raise ValueError(f"--chunks {args.chunks}: expected at least 1")
+    chunk_frames = profile.chunk_frames if args.chunk_frames is None else args.chunk_frames
     frames = args.chunks * chunk_frames if args.latent_frames is None else args.latent_frames
-    steps = profile.steps if args.steps is None else args.steps
-    ar_step = -(-profile.ar_step * steps // profile.steps) if args.ar_step is None else args.ar_step
-    history, sink = args.history, args.history_sink
-    if history is None and sink is None:
-        history, sink = profile_history(profile)
-    return PlanRequest(args.plan or profile.plan, frames, chunk_frames, steps, ar_step,
-                       profile.commit and not args.no_commit, args.window or profile.in_flight, history, sink or 0,
-                       len(profile.first_step_list) or None, profile.near_clean_from).build()
+    return plan_request(profile, frames, args.schedule, plan=args.plan, chunk_frames=args.chunk_frames,
+                        steps=args.steps, ar_step=args.ar_step, commit=False if args.no_commit else None,
+                        window=args.window, history=args.history, sink=args.history_sink)
+
+
+def build_plan(args: argparse.Namespace, profile: Profile) -> ChunkPlan:
+    return build_schedule(args, profile).build()
 
 
 def build_request(args: argparse.Namespace) -> RunRequest:
     """Raises ValueError for the first option that does not make sense, before any file is touched."""
     profile = load_profile(args.profile)
-    plan = build_plan(args, profile)
+    schedule = build_schedule(args, profile)
+    prompts = parse_prompts(args.prompt, len(schedule.build().chunks))
+    if profile.recache and schedule.name == "sequential":
+        schedule = replace(schedule, switches=switch_chunks(prompts))
     chosen = choose_reuse(profile, args.preset, args.policy, args.threshold, args.settings, args.predictor)
     own = own_memory(args)
-    return RunRequest(profile, plan, parse_prompts(args.prompt, len(plan.chunks)), args.seed,
+    return RunRequest(profile, schedule.build(), prompts, args.seed,
                       profile.shift if args.shift is None else args.shift,
                       profile.guidance if args.guidance is None else args.guidance,
                       chosen.policy, chosen.predictor, build_budget(args) if own else chosen.budget,

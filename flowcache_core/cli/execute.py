@@ -8,11 +8,11 @@ import numpy as np
 from ..backbones.backbone import Backbone
 from ..protocols import Codec, TextEncoder
 from ..report import trace_picture
+from ..sampling import RunRequest
 from ..trace import Trace
 from ..video import VideoWriter, write_png
 from .output import SCALE, ChunkSink
 from .progress import ProgressLine
-from .request import RunRequest
 
 
 @dataclass(frozen=True)

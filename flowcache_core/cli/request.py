@@ -1,93 +1,11 @@
-"""From command-line words to a run: the one place where profile, preset and options meet."""
+"""From command-line words to the values that a request is made of."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import torch
-
-from ..backbones.backbone import Backbone
-from ..generation import COND, UNCOND, Generation, RunSettings
-from ..kv import Compression, KVBudget
-from ..plan import ChunkPlan, History, dense, diffusion_forcing, pipelined, rolling, sequential
 from ..profiles import Preset, Profile, load_preset
-from ..profiles.schedule import first_table, run_guidance, step_table
-from ..protocols import TextEncoder
 from ..registry import Registry
-from ..reuse import POLICIES, PREDICTORS, Predictor, ReusePolicy
-from ..solvers import NOISE_RULES, SOLVERS
-
-PLANS = ("diffusion_forcing", "sequential", "pipelined", "dense", "rolling")
-
-
-@dataclass(frozen=True)
-class PlanRequest:
-    """A schedule in words. frames: latent frames of the video; history: chunks a chunk may see (None: all);
-    near_clean_from: share of the steps after which the oldest chunk also runs alone (pipelined)."""
-
-    name: str
-    frames: int
-    chunk_frames: int
-    steps: int
-    ar_step: int
-    commit: bool
-    window: int = 5
-    history: int | None = None
-    sink: int = 0
-    first_steps: int | None = None
-    near_clean_from: float | None = None
-
-    def build(self) -> ChunkPlan:
-        """Raises ValueError where the numbers make no plan."""
-        if self.name not in PLANS:
-            raise ValueError(f"unknown plan {self.name!r}: choose one of {', '.join(PLANS)}")
-        history = History(self.history, self.sink)
-        args = (self.frames, self.chunk_frames, self.steps)
-        if self.name == "diffusion_forcing":
-            return diffusion_forcing(*args, self.ar_step, history=history, commit=self.commit)
-        if self.name == "sequential":
-            return sequential(*args, self.first_steps, history=history, commit=self.commit)
-        if self.name == "pipelined":
-            late = None if self.near_clean_from is None else round(self.near_clean_from * self.steps)
-            return pipelined(*args, self.window, history=history, commit=self.commit, near_clean_from=late)
-        return dense(*args) if self.name == "dense" else rolling(*args, history=history)
-
-
-@dataclass(frozen=True)
-class RunRequest:
-    """Everything a run needs but the model. prompts: one a chunk; negative: the unconditional prompt; note: what the
-    preset has to say."""
-
-    profile: Profile
-    plan: ChunkPlan
-    prompts: tuple[str, ...]
-    seed: int
-    shift: float
-    guidance: float
-    policy: ReusePolicy
-    predictor: Predictor
-    budget: KVBudget = KVBudget()
-    compression: Compression | None = None
-    negative: str = ""
-    note: str = ""
-
-    def accelerated(self, policy: ReusePolicy, predictor: Predictor) -> "RunRequest":
-        return replace(self, policy=policy, predictor=predictor)
-
-    def settings(self) -> RunSettings:
-        p = self.profile
-        return RunSettings(
-            step_table(p, self.plan.num_steps, self.shift), *p.latent, seed=self.seed,
-            first_table=first_table(p, self.plan, self.shift), guidance=run_guidance(p, self.guidance),
-            solver=SOLVERS.make(p.solver), policy=self.policy, predictor=self.predictor,
-            budget=self.budget, compression=self.compression, noise_rule=NOISE_RULES.make(p.noise_rule),
-            context_timestep=p.context_timestep)
-
-    def generation(self, backbone: Backbone, encoder: TextEncoder) -> Generation:
-        """A run, checked but not started."""
-        with torch.inference_mode():
-            embed = {prompt: backbone.embed_text(encoder.encode(prompt)) for prompt in {*self.prompts, self.negative}}
-        texts = {COND: [embed[prompt] for prompt in self.prompts], UNCOND: [embed[self.negative]] * len(self.prompts)}
-        return Generation(backbone, self.plan, self.settings(), texts)
+from ..reuse import POLICIES, PREDICTORS
 
 
 def parse_settings(pairs: Sequence[str], registry: Registry, name: str) -> dict[str, object]:
