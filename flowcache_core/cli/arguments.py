@@ -1,6 +1,7 @@
 """Options that several verbs share, and the request that they make."""
 
 import argparse
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from .request import choose_reuse
 
 PROMPT = "a red circle moving right quickly and a blue square moving up slowly"
 PROFILE = "demo"
+PIXELS = 8   # a latent pixel covers 8 x 8 pixels of the Wan2.1 codec
 
 
 def add_plan_options(parser: argparse.ArgumentParser, chunks: int = 8) -> None:
@@ -53,8 +55,32 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=0)
     group.add_argument("--shift", type=float, help="of the noise levels (default from the profile)")
     group.add_argument("--guidance", type=float, help="classifier-free guidance, 1 is off (default from the profile)")
+    group.add_argument("--fps", type=float, help="frames a second, told to networks that know rates (16 or 24; default "
+                       "from the profile)")
+    group.add_argument("--size", help="WIDTHxHEIGHT in pixels (default from the profile)")
+    group.add_argument("--addnoise", type=float, metavar="T", help="how noisy given frames are shown to the network, 0 "
+                       "to 1000; 20 is usual for long videos (default from the profile)")
     group.add_argument("--model", type=Path, help="a Wan-layout .safetensors instead of the bundled model")
     add_memory_options(parser)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`960x544` (width x height in pixels) as height and width of the latent."""
+    found = re.fullmatch(r"(\d+)x(\d+)", text)
+    width, height = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not width or not height or width % (2 * PIXELS) or height % (2 * PIXELS):
+        raise ValueError(f"--size {text!r}: expected WIDTHxHEIGHT in pixels, multiples of {2 * PIXELS}, as in 832x480")
+    return height // PIXELS, width // PIXELS
+
+
+def given_noise(args: argparse.Namespace, profile: Profile) -> float | None:
+    """How noisy given frames are shown; MAGI-1 is told of its prefix in its own way."""
+    if profile.family != "magi-1":
+        return profile.addnoise if args.addnoise is None else args.addnoise
+    if args.addnoise is not None:
+        raise ValueError(f"--addnoise {args.addnoise} with profile {profile.name}: MAGI-1 sees given frames as they "
+                         "are; leave it out")
+    return None
 
 
 def build_schedule(args: argparse.Namespace, profile: Profile) -> PlanRequest:
@@ -84,4 +110,6 @@ def build_request(args: argparse.Namespace) -> RunRequest:
                       profile.shift if args.shift is None else args.shift,
                       profile.guidance if args.guidance is None else args.guidance,
                       chosen.policy, chosen.predictor, build_budget(args) if own else chosen.budget,
-                      build_compression(args) if own else chosen.compression, note=chosen.note)
+                      build_compression(args) if own else chosen.compression, note=chosen.note,
+                      latent=parse_size(args.size) if args.size else None, fps=args.fps,
+                      given_noise=given_noise(args, profile))

@@ -49,7 +49,7 @@ def execute(request: RunRequest, models: Models, folder: Path, label: str, keep:
     """
     run = request.generation(models.backbone, models.encoder)
     progress = ProgressLine(label)
-    with VideoWriter(folder / "video.mp4", request.profile.fps, SCALE) as video:
+    with VideoWriter(folder / "video.mp4", request.rate, SCALE) as video:
         sink = ChunkSink(folder, models.codec, video, keep)
         try:
             run.run(progress, sink)

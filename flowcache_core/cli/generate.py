@@ -5,8 +5,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from ..sampling import advice
 from ..trace import Trace
 from .arguments import add_plan_options, add_reuse_options, add_run_options, build_request
+from .source_options import add_source_options, asks_for_more
 
 
 def add_parser(verbs: Any) -> None:
@@ -14,6 +16,7 @@ def add_parser(verbs: Any) -> None:
     add_run_options(parser)
     add_reuse_options(parser)
     add_plan_options(parser)
+    add_source_options(parser)
     parser.add_argument("--out", type=Path, default=Path("out/generate"), help="folder for chunks, video and report")
     parser.set_defaults(run=run)
 
@@ -22,6 +25,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from .execute import execute, load_models
     from .output import prepare_folder
 
+    if asks_for_more(args):
+        from .video import run_video
+
+        return run_video(args)
     request = build_request(args)
     models = load_models(args.model)
     folder = prepare_folder(args.out)
@@ -29,7 +36,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     summary = made.trace.summary()
     print(f"{len(request.plan.chunks)} chunks in {summary['seconds']:.1f} s; computed {summary['computed']} of "
           f"{summary['chunk_steps']} chunk steps; KV peak {summary['kv_peak_bytes'] / 1e6:.1f} MB; {made.video}")
-    print(cost_words(made.trace), f"{request.note}\n" if request.note else "", no_effect(made.trace), sep="", end="")
+    said = [request.note, *advice(request.profile, [request.plan], request.policy, args.schedule == "rolling")]
+    print(cost_words(made.trace), *(f"{line}\n" for line in said if line), no_effect(made.trace), sep="", end="")
     return {**summary, "video": str(made.video), "trace": str(folder / "trace.json"), "report": str(made.report)}
 
 

@@ -8,6 +8,7 @@ from .entries import entry, problem_of, shown
 FAMILIES = ("skyreels-v2-df", "wan-causal", "wan", "magi-1", "demo")
 PLANS = ("diffusion_forcing", "sequential", "pipelined", "dense", "rolling")
 ROPES = ("absolute", "anchor", "relative")
+OVERLAPS = ("pixels", "latents")
 IMAGES = ("none", "per_frame", "first_chunk", "start_latents")
 WEIGHTS = ("ema", "raw")
 
@@ -58,6 +59,8 @@ class Profile:
 
     base_frames: int | None = entry("whole", "frames of a window after which positions restart", None, 1)
     overlap_pixel_frames: int = entry("whole", "pixel frames that the next window begins with", 0, 0)
+    overlap: str = entry("choice", "how the next window begins: with pixels encoded again, or with latents as they are "
+                         "but for the first of them", "pixels", choices=OVERLAPS)
     addnoise: float = entry("number", "timestep told of, and noise put on, the overlap", 0.0, 0, 999)
     image: str = entry("choice", "how a start image is taken", "none", choices=IMAGES)
 

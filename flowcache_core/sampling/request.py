@@ -1,11 +1,13 @@
 """One run as somebody asks for it: the one place where profile, schedule, preset and prompts meet."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
+from torch import Tensor
 
 from ..backbones.backbone import Backbone
-from ..generation import COND, UNCOND, Generation, RunSettings
+from ..generation import COND, UNCOND, Generation, Given, RunSettings
 from ..kv import Compression, KVBudget
 from ..plan import ChunkPlan
 from ..profiles import Profile
@@ -18,7 +20,8 @@ from ..solvers import NOISE_RULES, SOLVERS
 @dataclass(frozen=True)
 class RunRequest:
     """Everything a run needs but the model. prompts: one a chunk; negative: the unconditional prompt; note: what the
-    preset has to say."""
+    preset has to say; latent: height and width (None: the profile's); fps: told to networks that know rates (None: the
+    profile's); given, given_noise, first_chunk, video_chunks: see `Given` and `RunSettings`."""
 
     profile: Profile
     plan: ChunkPlan
@@ -32,6 +35,17 @@ class RunRequest:
     compression: Compression | None = None
     negative: str = ""
     note: str = ""
+    latent: tuple[int, int] | None = None
+    fps: float | None = None
+    given: Given = field(default_factory=Given, compare=False)
+    given_noise: float | None = None
+    first_chunk: int = 0
+    video_chunks: int | None = None
+
+    @property
+    def rate(self) -> float:
+        """Frames a second of the pixels."""
+        return self.profile.fps if self.fps is None else self.fps
 
     def accelerated(self, policy: ReusePolicy, predictor: Predictor) -> "RunRequest":
         return replace(self, policy=policy, predictor=predictor)
@@ -39,15 +53,30 @@ class RunRequest:
     def settings(self) -> RunSettings:
         p = self.profile
         return RunSettings(
-            step_table(p, self.plan.num_steps, self.shift), *p.latent, seed=self.seed,
+            step_table(p, self.plan.num_steps, self.shift), *(self.latent or p.latent), seed=self.seed,
             first_table=first_table(p, self.plan, self.shift), guidance=run_guidance(p, self.guidance),
             solver=SOLVERS.make(p.solver), policy=self.policy, predictor=self.predictor,
             budget=self.budget, compression=self.compression, noise_rule=NOISE_RULES.make(p.noise_rule),
-            context_timestep=p.context_timestep)
+            context_timestep=p.context_timestep, given_noise=self.given_noise, first_chunk=self.first_chunk,
+            video_chunks=self.video_chunks)
 
     def generation(self, backbone: Backbone, encoder: TextEncoder) -> Generation:
         """A run, checked but not started."""
-        with torch.inference_mode():
-            embed = {prompt: backbone.embed_text(encoder.encode(prompt)) for prompt in {*self.prompts, self.negative}}
+        backbone = at_rate(backbone, self.rate)
+        return self.embedded(backbone, embed_prompts(backbone, encoder, (*self.prompts, self.negative)))
+
+    def embedded(self, backbone: Backbone, embed: Mapping[str, Tensor]) -> Generation:
+        """The same with embedded prompts and a network that has been told the rate."""
         texts = {COND: [embed[prompt] for prompt in self.prompts], UNCOND: [embed[self.negative]] * len(self.prompts)}
-        return Generation(backbone, self.plan, self.settings(), texts)
+        return Generation(backbone, self.plan, self.settings(), texts, self.given)
+
+
+def at_rate(backbone: Backbone, fps: float) -> Backbone:
+    """The network told a frame rate, where it knows rates."""
+    return backbone.at_fps(fps) if hasattr(backbone, "at_fps") else backbone
+
+
+def embed_prompts(backbone: Backbone, encoder: TextEncoder, prompts: Iterable[str]) -> dict[str, Tensor]:
+    """Every prompt once, as the network takes it."""
+    with torch.inference_mode():
+        return {prompt: backbone.embed_text(encoder.encode(prompt)) for prompt in dict.fromkeys(prompts)}

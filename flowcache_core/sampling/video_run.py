@@ -1,0 +1,131 @@
+"""A video of any length: one run a window, each begun with what the one before ended with."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..backbones.backbone import Backbone
+from ..generation import Generation, Given, Progress
+from ..protocols import Codec, TextEncoder
+from ..run_settings import check_plan
+from ..run_state import RunState
+from ..trace import PassRecord, Trace
+from .request import at_rate, embed_prompts
+from .stitching import Stitcher
+from .video_request import VideoRequest
+
+OnProgress = Callable[[Progress], None]
+OnChunk = Callable[[int, Tensor], None]
+OnFrames = Callable[[Tensor], None]
+OnState = Callable[[RunState], None]
+
+
+class VideoRun:
+    """Runs a request once. Checked when it is made, before anything is sampled; raises ValueError.
+
+    codec: encodes what is given and the overlap of windows, and decodes for `on_frames`; None where latents are all
+    that is wanted of one window.
+    """
+
+    def __init__(self, request: VideoRequest, backbone: Backbone, encoder: TextEncoder,
+                 codec: Codec | None = None) -> None:
+        self.request, self.codec = request, codec
+        if codec is None and len(request.windows) > 1:
+            raise ValueError(f"{len(request.windows)} windows without a VAE: the overlap is encoded anew from pixels; "
+                             "give a VAE, a shorter video, or the schedule rolling")
+        self._backbone = at_rate(backbone, request.run.rate)
+        self._plans = [request.plan(n) for n in range(len(request.windows))]
+        for number, plan in enumerate(self._plans):
+            check_plan(plan, request.window_run(number, Given()).settings(), hasattr(backbone, "shift_keys"))
+        self._embed = embed_prompts(self._backbone, encoder, (*request.prompts, request.run.negative))
+        self._passes: list[PassRecord] = []
+        self._latents: list[Tensor] = []
+        self._kv_peak = 0
+        self._begin(0, request.opening(codec))
+
+    def _begin(self, number: int, given: Given) -> None:
+        self._number = number
+        self._given = replace(given, end=self.request.ending(number, self.codec))
+        self._run: Generation = self.request.window_run(number, self._given).embedded(self._backbone, self._embed)
+        self._kv_peak = max(self._kv_peak, self._run.trace.kv_peak_bytes)
+
+    @property
+    def trace(self) -> Trace:
+        """The record of all windows, rows and chunks numbered through."""
+        if len(self._plans) == 1:
+            return self._run.trace
+        chunks, frame = [], 0
+        for number, plan in enumerate(self._plans):
+            for chunk in plan.chunks[plan.prefix_chunks if number else 0:len(plan.chunks) - plan.end_chunks]:
+                chunks.append([frame, frame + chunk.frames])
+                frame += chunk.frames
+        plan = {**self._run.trace.plan, "chunks": chunks, "rows": sum(len(p.rows) for p in self._plans)}
+        return replace(self._run.trace, plan=plan, kv_peak_bytes=self._kv_peak,
+                       passes=[*self._passes, *self._numbered()])
+
+    def _numbered(self) -> list[PassRecord]:
+        before = sum(len(plan.rows) for plan in self._plans[:self._number])
+        return [replace(p, row=p.row + before) for p in self._run.trace.passes]
+
+    def run(self, on_progress: OnProgress | None = None, on_chunk: OnChunk | None = None,
+            on_frames: OnFrames | None = None, on_state: OnState | None = None) -> Tensor:
+        """Latents `(items, C, F, h, w)` of the chunks of the finished video, each once.
+
+        on_chunk: as of `Generation.run`, also for given chunks at the start; on_frames(pixels) gets the pixels
+        `(items, 3, T, H, W)` in order as chunks finish. All caches are freed however it ends.
+        """
+        wanted = on_frames is not None or len(self._plans) > 1
+        if wanted and self.codec is None:
+            raise ValueError("pixels without a VAE: give one, or take the latents")
+        stitcher = Stitcher(self.codec, self.request.overlap, self.request.pixel_frames) if wanted else None
+        try:
+            while True:
+                self._window(stitcher, on_progress, on_chunk, on_frames, on_state)
+                if self._number + 1 == len(self._plans):
+                    return torch.cat(self._latents, dim=2)
+                self._next(stitcher)
+        finally:
+            self._run.close()
+
+    def _window(self, stitcher: Stitcher | None, on_progress: OnProgress | None, on_chunk: OnChunk | None,
+                on_frames: OnFrames | None, on_state: OnState | None) -> None:
+        def show(pixels: Tensor | None) -> None:
+            if on_frames is not None and pixels is not None and pixels.shape[2]:
+                on_frames(pixels)
+
+        def finish(chunk: int, latent: Tensor) -> None:
+            self._latents.append(latent.clone())
+            if on_chunk is not None:
+                on_chunk(chunk, latent)
+            if stitcher is not None:
+                show(stitcher.push(latent))
+
+        with torch.inference_mode():
+            self._open(stitcher, show, on_chunk)
+        self._run.run(on_progress and self._counted(on_progress), finish, on_state)
+
+    def _open(self, stitcher: Stitcher | None, show: OnFrames, on_chunk: OnChunk | None) -> None:
+        """Shows and hands over what the first window is given; later ones repeat it."""
+        given, plan, number = self._given.prefix, self._plans[self._number], self._number
+        if stitcher is not None:
+            last = number + 1 == len(self._plans)
+            show(stitcher.begin(given, 0 if last else self.request.windows[number + 1].prefix, last, number == 0))
+        for chunk in plan.chunks[:plan.prefix_chunks] if number == 0 else ():
+            latent = given[:, :, chunk.start:chunk.stop]
+            self._latents.append(latent.to(self._run.video.latents))
+            if on_chunk is not None:
+                on_chunk(chunk.index, self._latents[-1])
+
+    def _counted(self, on_progress: OnProgress) -> OnProgress:
+        sizes = [sum(map(len, plan.rows)) for plan in self._plans]
+        before, total = sum(sizes[:self._number]), sum(sizes)
+        return lambda p: on_progress(replace(p, done=p.done + before, total=total))
+
+    def _next(self, stitcher: Stitcher) -> None:
+        self._passes += self._numbered()
+        shared = self.request.windows[self._number + 1].prefix
+        with torch.inference_mode():
+            prefix = stitcher.prefix(self._run.video.result[:, :, -shared:])
+        self._begin(self._number + 1, Given(prefix))
