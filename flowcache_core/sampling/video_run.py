@@ -58,7 +58,7 @@ class VideoRun:
             return self._run.trace
         chunks, frame = [], 0
         for number, plan in enumerate(self._plans):
-            for chunk in plan.chunks[plan.prefix_chunks if number else 0:len(plan.chunks) - plan.end_chunks]:
+            for chunk in plan.chunks[plan.prefix_chunks if number else 0:]:
                 chunks.append([frame, frame + chunk.frames])
                 frame += chunk.frames
         plan = {**self._run.trace.plan, "chunks": chunks, "rows": sum(len(p.rows) for p in self._plans)}

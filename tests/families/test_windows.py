@@ -200,6 +200,8 @@ def test_a_start_video_gives_its_last_frames(schedule):
 def test_an_end_image_changes_the_last_window_alone(schedule):
     plain, ended = (made(asked(10, schedule, sources))[1] for sources in (None, Sources(end=END)))
     assert torch.equal(plain[:, :, :6], ended[:, :, :6]) and plain.shape == ended.shape
+    trace = VideoRun(asked(10, schedule, Sources(end=END)), tiny_wan(), Words(), ToyCodec()).trace
+    assert len(trace.plan["chunks"]) == 6   # the end frame's keys have a place in charts
     assert not torch.allclose(plain[:, :, 6:], ended[:, :, 6:], atol=1e-4)
 
 
