@@ -15,8 +15,9 @@ from torch import Tensor
 from .attention import WeightedAttention
 from .backbones.hooks import Attend, BlockInput, Call, Run
 from .flops import FlopCounter
-from .kv import KVStore, chunk_tokens, settle
+from .kv import KVStore
 from .lanes import Lane, Lanes
+from .pass_attention import PassAttention
 from .plan.chunk_plan import ChunkPlan, Pass
 from .reuse.contract import BlockRange, Decision
 from .reuse.predictors import Span
@@ -73,9 +74,7 @@ class PassHooks:
 
     def __post_init__(self) -> None:
         self.watch, self.kv_watch = Stopwatch(), Stopwatch()
-        self.compress_seconds, self.keys_seen = 0.0, 0
         self._stand_ins = StandIns(self.plan, self.p, self.rows, self.lanes, self.spans, self.settings.streams[0])
-        self._moved = self.plan.moved(self.p)
         self._velocity_stage = self.lanes.predictor.stage == "velocity"
         self._denoises, policy = self.p.kind == "denoise", self.lanes.policy
         self._ranges = policy.block_ranges(self.layers) if self._denoises else ()
@@ -86,6 +85,8 @@ class PassHooks:
         self._work: RowWork | None = None
         self._part_rows = 0
         self.clean: Tensor | None = None
+        self._attention = PassAttention(self.plan, self.p, self.rows, self.store, self.layers, self.settings,
+                                        self.queries, self.weighted, self.shift_keys)
 
     @property
     def computed_rows(self) -> int:
@@ -103,14 +104,13 @@ class PassHooks:
         """Counts what a part cost as this call's."""
         self.watch.hooks += part.watch.hooks
         self.kv_watch.hooks += part.kv_watch.hooks
-        self.compress_seconds += part.compress_seconds
-        self.keys_seen = max(self.keys_seen, part.keys_seen)
+        self._attention.add_costs(part._attention)
         self._part_rows += part.computed_rows
 
     def begin(self, call: Call) -> Tensor | None:
         with self.watch:
             self._stand_ins.open(call)
-            self._frames, self._tokens_per_frame = self._stand_ins.frames, call.tokens_per_frame
+            self._attention.open(self._stand_ins.frames, call.tokens_per_frame)
             self._latent = call.latent
             first = self.p.moves[0][0] if self.p.still else self.p.chunks[0]
             self._work = RowWork([self.decisions.get(Lane(first, *row)) for row in self.rows],
@@ -132,6 +132,7 @@ class PassHooks:
                 if blocks[1] == index + 1:
                     for n in self._work.recorded:
                         self._stand_ins.keep_range(n, blocks, self._range_in[blocks][n], hidden[n])
+            self._attention.after_block(index, hidden, self._work.whole)
             if index == self.layers - 1:
                 self._end_blocks(hidden)
             return hidden
@@ -189,67 +190,16 @@ class PassHooks:
         if kind == "cross" or self.store is None:
             return attend(q, k, v)
         with self.watch, self.kv_watch:
-            attend = self.watch.inner(self.kv_watch.inner(attend))
-            parts, begin, running = [], 0, self._running.rows
-            for stream in dict.fromkeys(self.rows[n][0] for n in running):
-                items = [self.rows[n][1] for n in running if self.rows[n][0] == stream]
-                part = slice(begin, begin + len(items))
-                parts.append(self._attend_stream(index, stream, items, q[part], k[part], v[part], attend))
-                begin += len(items)
-            return parts[0] if len(parts) == 1 else torch.cat(parts)
+            return self._attention.self_attention(index, self._running, q, k, v,
+                                                  self.watch.inner(self.kv_watch.inner(attend)))
 
-    def _attend_stream(self, layer: int, stream: str, items: list[int], q: Tensor, k: Tensor, v: Tensor,
-                       attend: Attend) -> Tensor:
-        cache = self.settings.guide.cache_of(stream)
-        if cache is None:
-            return attend(q, k, v)
-        if cache == stream and self.store.is_pending(layer, stream):
-            self._compress(layer, stream, q)
-        if self.queries is not None:
-            self.queries[layer, stream] = q
-        whole = len(items) == sum(row[0] == stream for row in self.rows)
-        chosen = None if whole else torch.tensor(items, device=k.device)
-        own = self._write(layer, stream, k, v, chosen) if cache == stream else ()
-        stored_all = len(own) == len(self.p.chunks)
-        seen = [*self.p.reads, *own] if stored_all else self.p.reads
-        keys, values = self._read(layer, cache, seen)
-        log_m = self.store.log_m(layer, cache, seen)
-        if chosen is not None:
-            keys, values, log_m = keys[chosen], values[chosen], None if log_m is None else log_m[chosen]
-        keys, values = keys.to(k.dtype), values.to(v.dtype)
-        if not stored_all:
-            keys, values = torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)
-            log_m = None if log_m is None else torch.nn.functional.pad(log_m, (0, k.shape[2]))
-        self.keys_seen = max(self.keys_seen, keys.shape[2])
-        return self.weighted(attend, q, keys, values, log_m)
+    @property
+    def compress_seconds(self) -> float:
+        return self._attention.compress_seconds
 
-    def _read(self, layer: int, stream: str, chunks: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Cached keys and values; those of chunks that are told another place turned to it, and first."""
-        if not self._moved:
-            return self.store.read(layer, stream, chunks)
-        keys, values = self.store.read(layer, stream, [c for c in chunks if c in self._moved])
-        rest, rest_values = self.store.read(layer, stream, [c for c in chunks if c not in self._moved])
-        frames, = set(self._moved.values())
-        return torch.cat([self.shift_keys(keys, frames), rest], 2), torch.cat([values, rest_values], 2)
-
-    def _write(self, layer: int, stream: str, k: Tensor, v: Tensor, chosen: Tensor | None) -> tuple[int, ...]:
-        """Stores the keys of the chunks that the pass writes; returns those chunks."""
-        if self._running.tokens is not None:   # of one chunk, whose other tokens' keys stay
-            self.store.write(layer, stream, self.p.chunks[0], k, v, chosen, self._running.tokens)
-            return self.p.chunks
-        begin = 0
-        for chunk, frames in zip(self.p.chunks, self._frames, strict=True):
-            tokens = slice(begin, begin + frames * self._tokens_per_frame)
-            if chunk in self.p.writes:
-                self.store.write(layer, stream, chunk, k[:, :, tokens], v[:, :, tokens], chosen)
-            begin = tokens.stop
-        return tuple(chunk for chunk in self.p.chunks if chunk in self.p.writes)
-
-    def _compress(self, layer: int, stream: str, q: Tensor) -> None:
-        begin = time.perf_counter()
-        settle(self.store, self.settings.compression, layer, stream, q, self._tokens_per_frame,
-               chunk_tokens(self.plan, self._tokens_per_frame))
-        self.compress_seconds += time.perf_counter() - begin
+    @property
+    def keys_seen(self) -> int:
+        return self._attention.keys_seen
 
     def output(self, velocity: Tensor) -> Tensor:
         with self.watch:

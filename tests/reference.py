@@ -13,6 +13,8 @@ from torch import Tensor
 from flowcache_core.backbones.hooks import NoHooks
 from flowcache_core.backbones.wan import WanConfig, WanTransformer
 from flowcache_core.generation import Generation, RunSettings
+from flowcache_core.kv import SCORERS, Scorer
+from flowcache_core.kv.salience import SalienceHead, fresh_weights
 from flowcache_core.plan import ChunkPlan
 from flowcache_core.solvers import flow_table
 
@@ -26,6 +28,14 @@ def tiny_wan(config: WanConfig = TINY, seed: int = 0) -> WanTransformer:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return WanTransformer(config).eval().requires_grad_(False)
+
+
+def make_scorer(name: str) -> Scorer:
+    """A scorer for runs of `TINY`: one that needs a trained head gets an untrained one."""
+    if name != "pafu_kv":
+        return SCORERS.make(name)
+    head = SalienceHead(fresh_weights(TINY.dim), TINY.layers, TINY.heads, TINY.head_dim, tap=0)
+    return SCORERS[name](head=head)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .budget import KVShape
-from .marks import LOG_M, SCORE, Kept
+from .marks import LOG_M, SALIENCE, SCORE, Kept
 from .merging import Merged, Merger
 from .scorers.flowcache import FlowCacheScore
 from .scoring import Cached, Scorer
@@ -47,7 +47,8 @@ class Compression:
     @property
     def marks(self) -> tuple[str, ...]:
         """What the store must keep beside each token."""
-        return (LOG_M,) * (self.merger is not None) + (SCORE,) * self.scorer.remembers
+        return ((LOG_M,) * (self.merger is not None) + (SCORE,) * self.scorer.remembers
+                + (SALIENCE,) * (self.scorer.tap is not None))
 
     def check(self, shape: KVShape) -> None:
         """Raises ValueError where a method does not fit a cache of this shape."""
@@ -97,7 +98,8 @@ class Compression:
             rows, own = index[item, head, :left[item, head]], (slice(item, item + 1), slice(head, head + 1))
             part = replace(cached, keys=cached.keys[own][:, :, rows], values=merged.values[own][:, :, rows],
                            positions=cached.positions[own][:, :, rows], log_m=merged.log_m[own][:, :, rows],
-                           earlier=None if cached.earlier is None else cached.earlier[own][:, :, rows])
+                           **{name: None if mark is None else mark[own][:, :, rows]
+                              for name, mark in (("earlier", cached.earlier), ("salience", cached.salience))})
             score = self._score(queries[own[0], head * group:(head + 1) * group], part)
             scores[item, head, rows] = score[0, 0]
             index[item, head, :cached.keep] = rows[by_position(score, cached.keep)[0, 0]]
@@ -112,6 +114,6 @@ def settle(store: KVStore, compression: Compression, layer: int, stream: str, qu
     def choose(keys: Tensor, values: Tensor, positions: Tensor) -> Kept:
         return compression.fold(queries, Cached(
             keys, values, None if compression.released_order else positions, tokens_per_frame, tokens_per_chunk, keep,
-            layer, store.shape.layers, marks.get(LOG_M), marks.get(SCORE), store.shape.time_theta))
+            layer, store.shape.layers, marks.get(LOG_M), marks.get(SCORE), store.shape.time_theta, marks.get(SALIENCE)))
 
     store.settle(layer, stream, choose)

@@ -1,7 +1,8 @@
 """Numbers beside every cached token: what a merger or a scorer wants to know of it later.
 
-They lie in the store's own slots and follow a token through every compression. Two names have a meaning outside of the
-method that keeps them: `log_m`, the logarithm of how many tokens a merged one stands for, and `score`.
+They lie in the store's own slots and follow a token through every compression. Known names: `log_m`, the logarithm of
+how many tokens a merged one stands for; `score`, what a scorer said of it last; `salience`, what was said of it when
+its keys were written.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from torch import Tensor
 from .layout import Span
 from .select import gather_tokens
 
-LOG_M, SCORE = "log_m", "score"
+LOG_M, SCORE, SALIENCE = "log_m", "score", "salience"
 Place = tuple[int, str]   # layer, stream
 
 
@@ -38,11 +39,11 @@ class Marks:
         self._buffers = {(place, name): torch.zeros(size, device=device) for place in places for name in self.names}
         self._used: set[tuple[Place, str]] = set()
 
-    def clear(self, spans: Sequence[Span]) -> None:
+    def clear(self, place: Place, spans: Sequence[Span]) -> None:
         """Sets the marks of a slot to 0: what lands there is new."""
-        for key in self._used:
-            for start, stop in spans:
-                self._buffers[key][..., start:stop] = 0
+        for name in self.names:
+            for start, stop in spans if self.used(place, name) else ():
+                self._buffers[place, name][..., start:stop] = 0
 
     def write(self, place: Place, name: str, spans: Sequence[Span], values: Tensor,
               items: Tensor | None = None) -> None:

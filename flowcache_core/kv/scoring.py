@@ -18,7 +18,7 @@ class Cached:
     each token's place in the video, ascending; None where the order carries no meaning. tokens_per_frame,
     tokens_per_chunk: of the latent. keep: how many tokens will stay. layer: of `layers`. log_m: the logarithm of how
     many tokens each stands for. earlier: the score that each was given before, where the scorer `remembers` (0: none).
-    time_theta: see `KVShape`.
+    time_theta: see `KVShape`. salience: what the scorer's `mark` said of each, where it has a `tap`.
     """
 
     keys: Tensor
@@ -32,6 +32,7 @@ class Cached:
     log_m: Tensor | None = None
     earlier: Tensor | None = None
     time_theta: float | None = None
+    salience: Tensor | None = None
 
     @property
     def frames(self) -> Tensor:
@@ -55,6 +56,16 @@ class Scorer(ABC):
 
     def __post_init__(self) -> None:
         check_knobs(self)
+
+    @property
+    def tap(self) -> int | None:
+        """The block after which `mark` is asked, whenever keys are written; None: never."""
+        return None
+
+    def mark(self, hidden: Tensor) -> Tensor:
+        """`(B, N, layers)`: what is to be kept beside each layer's tokens, from the hidden state `(B, N, D)` after the
+        tap."""
+        raise NotImplementedError(f"scorer {self.name!r} has a tap and no mark")
 
     def check(self, shape: KVShape) -> None:
         """Raises ValueError where the settings do not fit a cache of this shape; called before sampling."""

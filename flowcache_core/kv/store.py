@@ -72,7 +72,6 @@ class KVStore:
     def reserve(self, chunk: int, tokens: int, position: int) -> None:
         """Gives `chunk` room. Raises ValueError for a second slot, or where there is too little."""
         self.layout.reserve(chunk, tokens, position)
-        self.marks.clear(self.layout.slot(chunk).spans)
 
     def release(self, chunk: int) -> None:
         """Frees the chunk's slot in every layer and stream."""
@@ -148,7 +147,9 @@ class KVStore:
             if self._lossy and self._writes % MEASURED == 0:
                 buffers[layer, stream].measure(new)
         self._writes += 1
-        self._written.add((layer, stream, chunk))
+        if (layer, stream, chunk) not in self._written:
+            self.marks.clear((layer, stream), slot.spans)
+            self._written.add((layer, stream, chunk))
 
     def _write_tokens(self, layer: int, stream: str, chunk: int, new: tuple[Tensor, Tensor], items: Tensor | None,
                       tokens: Tensor) -> None:
@@ -158,6 +159,11 @@ class KVStore:
         places = torch.cat([torch.arange(*span, device=tokens.device) for span in spans])[tokens]
         for buffers, part in zip((self._keys, self._values), new, strict=True):
             buffers[layer, stream].put_tokens(places, part, items)
+
+    def mark(self, layer: int, stream: str, chunk: int, name: str, values: Tensor, items: Tensor | None = None) -> None:
+        """Keeps `(items, tokens)` numbers beside the tokens of a resident chunk, the same for every head."""
+        heads = values.unsqueeze(1).expand(-1, self.shape.heads, -1)
+        self.marks.write((layer, stream), name, self.layout.slot(chunk).spans, heads, items)
 
     def read(self, layer: int, stream: str, chunks: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Keys and values of the written ones of `chunks`, in ascending position; views where slots are adjacent.

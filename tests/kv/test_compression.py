@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from flowcache_core.kv import SCORERS, Cached, Compression, KVBudget, KVShape, KVStore
 from flowcache_core.plan import History, diffusion_forcing, sequential
-from tests.reference import PROPERTY, TOKENS, normal, texts, tiny_run, tiny_wan
+from tests.reference import PROPERTY, TOKENS, make_scorer, normal, texts, tiny_run, tiny_wan
 
 SHAPE = KVShape(layers=2, streams=1, items=2, heads=2, head_dim=4, bytes_per_number=4)
 PLACES = [(0, "cond#0"), (1, "cond#0")]
@@ -107,7 +107,7 @@ def model():
 @pytest.mark.parametrize("granularity", ["token", "frame", "chunk"])
 def test_a_budget_is_kept_and_positions_ascend(model, scorer, granularity):
     run, seen = tiny_run(PLAN, model, guidance=2.0, budget=KVBudget(3),
-                         compression=Compression(SCORERS.make(scorer), granularity)), []
+                         compression=Compression(make_scorer(scorer), granularity)), []
 
     def look(progress):
         store = run.cache.store
@@ -170,8 +170,9 @@ def test_a_budget_below_the_least_names_it(model):
 
 @pytest.mark.parametrize("scorer", SCORERS.names())
 def test_scores_are_finite_and_shaped_by_the_keys(scorer):
-    cached = Cached(normal(2, 2, 9, 4), normal(2, 2, 9, 4), torch.arange(9).expand(2, 2, 9), 3, 3)
-    chosen = SCORERS.make(scorer)
+    cached = Cached(normal(2, 2, 9, 4), normal(2, 2, 9, 4), torch.arange(9).expand(2, 2, 9), 3, 3,
+                    salience=normal(2, 2, 9))
+    chosen = make_scorer(scorer)
     score = chosen.score(normal(2, 6, 5, 4) if chosen.needs_queries else None, cached)
     assert score.shape == (2, 2, 9) and score.isfinite().all()
     again = chosen.score(normal(2, 6, 5, 4) if chosen.needs_queries else None, cached)

@@ -56,6 +56,23 @@ def test_marks_stay_with_their_tokens(events):
             landed += 1
 
 
+def test_a_chunk_that_lands_before_the_compression_is_settled_leaves_the_old_marks():
+    """As in a run: room is given first, each layer settles when its turn comes, and writes then."""
+    store = filled(4)
+    for place in PLACES:
+        for chunk in range(4):
+            store.mark(*place, chunk, "score", torch.tensor([[1.0, 2, 3]] * 2) + 10 * chunk)
+    store.fold([0, 1, 2], 3)
+    store.reserve(4, TOKENS, TOKENS * 4)
+    index = torch.tensor([2, 5, 8]).expand(2, 2, -1)
+    for place in PLACES:
+        store.settle(*place, lambda k, v, p: index)
+        x = normal(2, 2, TOKENS, 4)
+        store.write(*place, 4, x, x)
+        assert store.marks.read(place, "score", store.layout.folded.spans)[0, 0].tolist() == [3.0, 13.0, 23.0]
+        assert store.marks.read(place, "score", store.layout.slot(4).spans).abs().sum() == 0
+
+
 def test_values_are_replaced_and_weights_read_with_the_keys():
     store = filled(2)
     assert store.log_m(0, "cond#0", (0, 1)) is None
