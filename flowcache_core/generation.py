@@ -157,6 +157,7 @@ class Generation:
         """Frees every cache of the run."""
         if self.cache.store is not None:
             self.trace.kv_error = self.cache.store.errors or self.trace.kv_error
+        self.trace.notes += self.cache.attention.notes()
         self.cache.close()
         self._held.clear()
         self._lanes.close()
@@ -169,6 +170,7 @@ class Generation:
 
     def _finish(self, chunk: int, on_chunk: Callable[[int, Tensor], None] | None) -> None:
         self._lanes.forget(chunk)
+        self.cache.attention.forget(chunk)
         self.video.solver_states.pop(chunk, None)
         if on_chunk is not None:
             on_chunk(chunk + self.settings.first_chunk, self.video.chunk(chunk))
@@ -194,9 +196,11 @@ class Generation:
         velocities: dict[str, list[Tensor]] = {}
         for rows in self._row_groups(p):
             hooks = PassHooks(self.plan, p, rows, decisions, self._lanes, self.cache.store, self.backbone.sizes.layers,
-                              self.settings, self._spans(p), self.cache.queries, self.cache.weighted,
+                              self.settings, self._spans(p), self.cache.queries, self.cache.attention,
                               getattr(self.backbone, "shift_keys", None), FlopCounter(self.backbone.sizes))
             velocity = self._call(number, p, rows, hooks)
+            if all(decision.computes for decision in decisions.values()):
+                self.cache.attention.check_used()
             self._clean, cost = hooks.clean, cost.plus(hooks)
             for (stream, _), value in zip(rows, velocity, strict=True):
                 velocities.setdefault(stream, []).append(value)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .attention import WeightedAttention
+from .attention import AttentionRun, Place
 from .backbones.hooks import Attend
 from .kv import SALIENCE, KVStore, chunk_tokens, settle
 from .plan.chunk_plan import ChunkPlan, Pass
@@ -30,7 +30,7 @@ class PassAttention:
     layers: int
     settings: RunSettings
     queries: dict[tuple[int, str], Tensor] | None = None
-    weighted: WeightedAttention = field(default_factory=WeightedAttention)
+    attending: AttentionRun = field(default_factory=AttentionRun)
     shift_keys: Callable[[Tensor, int], Tensor] | None = None
 
     def __post_init__(self) -> None:
@@ -76,14 +76,32 @@ class PassAttention:
                 for layer in range(self.layers):
                     self.store.mark(layer, stream, chunk, SALIENCE, marks[:, self._slices[chunk], layer], items)
 
-    def self_attention(self, layer: int, running: Group, q: Tensor, k: Tensor, v: Tensor, attend: Attend) -> Tensor:
+    def steers(self, kind: str) -> bool:
+        """Whether anything else than a plain attention is to be done."""
+        return self.attending.sparse is not None or kind == "self" and self.store is not None
+
+    def attend(self, kind: str, layer: int, running: Group, q: Tensor, k: Tensor, v: Tensor, attend: Attend) -> Tensor:
         """The rows of `running`, stream by stream."""
         parts, begin = [], 0
         for stream, numbers in self._streams(running.rows).items():
             part = slice(begin, begin + len(numbers))
-            parts.append(self._attend_stream(layer, stream, numbers, running, q[part], k[part], v[part], attend))
+            q_, k_, v_ = q[part], k[part], v[part]
+            if kind == "self" and self.store is not None:
+                parts.append(self._attend_stream(layer, stream, numbers, running, q_, k_, v_, attend))
+            else:
+                place = self._place(layer, stream, numbers) if kind == "cross" else None
+                parts.append(self.attending.attend(kind, place, q_, k_, v_, None, attend))
             begin += len(numbers)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _place(self, layer: int, stream: str, numbers: Sequence[int], seen: Sequence[int] = (),
+               own: int = 0) -> Place | None:
+        """Where attention may be sparse: denoising passes; their own keys last, behind those of the chunks `seen`."""
+        if self.attending.sparse is None or self.p.kind != "denoise" or max(seen, default=-1) >= min(self.p.chunks):
+            return None
+        step, steps = min((step, self.plan.steps_of(chunk)) for chunk, step in self.p.moves)
+        return Place(layer, self.layers, stream, self.p.chunks, step, steps, self._tokens_per_frame, own,
+                     self.store.version if self.store else 0, tuple(self.rows[n][1] for n in numbers))
 
     def _attend_stream(self, layer: int, stream: str, numbers: list[int], running: Group, q: Tensor, k: Tensor,
                        v: Tensor, attend: Attend) -> Tensor:
@@ -108,7 +126,9 @@ class PassAttention:
             keys, values = torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)
             log_m = None if log_m is None else torch.nn.functional.pad(log_m, (0, k.shape[2]))
         self.keys_seen = max(self.keys_seen, keys.shape[2])
-        return self.weighted(attend, q, keys, values, log_m)
+        own_keys = keys.shape[2] if not self.p.reads else max(part.stop for part in self._slices.values())
+        place = self._place(layer, stream, numbers, self.p.reads, own_keys)
+        return self.attending.attend("self", place, q, keys, values, log_m, attend)
 
     def _read(self, layer: int, stream: str, chunks: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Cached keys and values; those of chunks that are told another place turned to it, and first."""

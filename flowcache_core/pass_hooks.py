@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .attention import WeightedAttention
+from .attention import AttentionRun
 from .backbones.hooks import Attend, BlockInput, Call, Run
 from .flops import FlopCounter
 from .kv import KVStore
@@ -53,7 +53,7 @@ class PassHooks:
     """Hooks of pass `p` for the call rows `rows`; made for one call and dropped after it.
 
     spans: noise before and after the step of every chunk. queries: where given, each layer's and stream's queries are
-    left here. weighted: how merged keys get their weight. shift_keys: turns cached keys to later frames, for passes
+    left here. attending: the run's attention. shift_keys: turns cached keys to later frames, for passes
     that tell their sink another place. clean: left here by a network whose host guides, the guided estimate
     `(items, C, f, h, w)` of the clean chunks.
     """
@@ -68,7 +68,7 @@ class PassHooks:
     settings: RunSettings
     spans: dict[int, Span]
     queries: dict[tuple[int, str], Tensor] | None = None
-    weighted: WeightedAttention = field(default_factory=WeightedAttention)
+    attending: AttentionRun = field(default_factory=AttentionRun)
     shift_keys: Callable[[Tensor, int], Tensor] | None = None
     flops: FlopCounter | None = None
 
@@ -86,7 +86,7 @@ class PassHooks:
         self._part_rows = 0
         self.clean: Tensor | None = None
         self._attention = PassAttention(self.plan, self.p, self.rows, self.store, self.layers, self.settings,
-                                        self.queries, self.weighted, self.shift_keys)
+                                        self.queries, self.attending, self.shift_keys)
 
     @property
     def computed_rows(self) -> int:
@@ -187,11 +187,11 @@ class PassHooks:
     def attention(self, index: int, kind: str, q: Tensor, k: Tensor, v: Tensor, attend: Attend) -> Tensor:
         if self.flops is not None:
             attend = self.flops.watch(kind, q, k, attend)
-        if kind == "cross" or self.store is None:
+        if not self._attention.steers(kind):
             return attend(q, k, v)
         with self.watch, self.kv_watch:
-            return self._attention.self_attention(index, self._running, q, k, v,
-                                                  self.watch.inner(self.kv_watch.inner(attend)))
+            return self._attention.attend(kind, index, self._running, q, k, v,
+                                          self.watch.inner(self.kv_watch.inner(attend)))
 
     @property
     def compress_seconds(self) -> float:

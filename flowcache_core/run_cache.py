@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .attention import WeightedAttention
+from .attention import AttentionRun
 from .backbones.backbone import Backbone
 from .kv import KVShape, KVStore, Residency, capacity, chunk_tokens, format_of, settle
 from .plan.chunk_plan import ChunkPlan, Pass
@@ -30,14 +30,15 @@ class RunCache:
         self._residency = Residency(plan, budget, tokens_per_frame, budget.tokens(self._chunk, shape), group)
         marks = self._compression.marks if self._compression else ()
         self.store = KVStore(shape, streams, room, dtype, backbone.device, marks, backbone.dtype) if room else None
-        self.weighted = WeightedAttention()
+        self.attention = AttentionRun(settings.sparse)
         self._device = backbone.device
         self._layers, self.finished = sizes.layers, set(range(plan.prefix_chunks))
         keeps_queries = self._compression is not None and self._compression.cached_chunks is not None
         self.queries: dict[tuple[int, str], Tensor] | None = {} if keeps_queries else None
 
     def close(self) -> None:
-        """Frees the store."""
+        """Frees the store, and what attention remembers."""
+        self.attention.close()
         if self.store is not None:
             self.store.close()
         if self.queries is not None:
@@ -47,11 +48,13 @@ class RunCache:
         """What `restore` needs; keys and values are views."""
         r = self._residency
         return {"resident": list(r.resident), "folded": r.folded, "finished": set(self.finished),
-                "queries": self.queries, "store": self.store.export_state() if self.store else None}
+                "queries": self.queries, "store": self.store.export_state() if self.store else None,
+                "attention": self.attention.export_state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         self._residency.resident, self._residency.folded = list(state["resident"]), state["folded"]
         self.finished = set(state["finished"])
+        self.attention.restore(state["attention"])
         if self.queries is not None:
             self.queries.update({place: q.to(self._device) for place, q in state["queries"].items()})
         if self.store is not None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .attention import SparseAttention
 from .guidance import ClassifierFree, Guidance
 from .kv import Compression, KVBudget
 from .plan.chunk_plan import ChunkPlan
@@ -30,8 +31,8 @@ class RunSettings:
     where the budget asks for room (None: the oldest leave); near_clean: weight of a chunk's own velocity where it is
     blended with that of its near-clean pass; given_noise: how noisy prefix chunks and held frames are shown to the
     network, 0..1000, with fresh noise in every row (None: as they are, prefix chunks at context_timestep and held
-    frames at 0); first_chunk, video_chunks: the number that the plan's first chunk has in the finished video, and the
-    chunks of that, where the plan makes only a part of it."""
+    frames at 0); sparse: which keys are looked at (None: all); first_chunk, video_chunks: the number that the plan's
+    first chunk has in the finished video, and the chunks of that, where the plan makes only a part of it."""
 
     table: SigmaTable
     height: int
@@ -51,6 +52,7 @@ class RunSettings:
     batch_streams: bool = True
     near_clean: float = 0.7
     given_noise: float | None = None
+    sparse: SparseAttention | None = None
     first_chunk: int = 0
     video_chunks: int | None = None
 
@@ -79,7 +81,7 @@ class RunSettings:
                 "sink_chunks": self.budget.sink_chunks, "recent_chunks": self.budget.recent_chunks,
                 "scorer": self.compression.scorer.name if self.compression else None,
                 "merger": self.compression.merger.name if self.compression and self.compression.merger else None,
-                "noise_rule": self.noise_rule.name}
+                "sparse": self.sparse.describe() if self.sparse else None, "noise_rule": self.noise_rule.name}
 
 
 def checked_texts(texts: Texts, plan: ChunkPlan, settings: RunSettings) -> dict[str, list[Tensor]]:

@@ -13,6 +13,7 @@ from ..sampling import PLANS, SCHEDULES, PlanRequest, RunRequest, plan_request
 from ..sampling.schedule import switch_chunks
 from .memory_options import add_memory_options, build_budget, build_compression, own_memory
 from .request import choose_reuse
+from .sparse_options import add_sparse_options, build_sparse
 
 PROMPT = "a red circle moving right quickly and a blue square moving up slowly"
 PROFILE = "demo"
@@ -62,6 +63,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
                        "to 1000; 20 is usual for long videos (default from the profile)")
     group.add_argument("--model", type=Path, help="a Wan-layout .safetensors instead of the bundled model")
     add_memory_options(parser)
+    add_sparse_options(parser)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -112,4 +114,4 @@ def build_request(args: argparse.Namespace) -> RunRequest:
                       chosen.policy, chosen.predictor, build_budget(args) if own else chosen.budget,
                       build_compression(args) if own else chosen.compression, note=chosen.note,
                       latent=parse_size(args.size) if args.size else None, fps=args.fps,
-                      given_noise=given_noise(args, profile))
+                      given_noise=given_noise(args, profile), sparse=build_sparse(args))

@@ -36,7 +36,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     summary = made.trace.summary()
     print(f"{len(request.plan.chunks)} chunks in {summary['seconds']:.1f} s; computed {summary['computed']} of "
           f"{summary['chunk_steps']} chunk steps; KV peak {summary['kv_peak_bytes'] / 1e6:.1f} MB; {made.video}")
-    said = [request.note, *advice(request.profile, [request.plan], request.policy, args.schedule == "rolling")]
+    said = [*made.trace.notes, request.note,
+            *advice(request.profile, [request.plan], request.policy, args.schedule == "rolling")]
     print(cost_words(made.trace), *(f"{line}\n" for line in said if line), no_effect(made.trace), sep="", end="")
     return {**summary, "video": str(made.video), "trace": str(folder / "trace.json"), "report": str(made.report)}
 

@@ -35,6 +35,7 @@ class KVStore:
         self.capacity, self.streams, self.layout = capacity, tuple(streams), Layout(capacity)
         form, places = format_of(dtype, compute or dtype), [(n, s) for n in range(shape.layers) for s in self.streams]
         self._keys, self._values = ({place: Buffer(form, size, device) for place in places} for _ in range(2))
+        self.version = 0   # changes with every change of the layout
         self._lossy, self._writes = compute is not None and dtype != compute, 0
         self.marks = Marks(marks, places, size[:3], device)
         self._positions: dict[Place, Tensor] = {}
@@ -72,10 +73,12 @@ class KVStore:
     def reserve(self, chunk: int, tokens: int, position: int) -> None:
         """Gives `chunk` room. Raises ValueError for a second slot, or where there is too little."""
         self.layout.reserve(chunk, tokens, position)
+        self.version += 1
 
     def release(self, chunk: int) -> None:
         """Frees the chunk's slot in every layer and stream."""
         self.layout.release(chunk)
+        self.version += 1
         self._forget([chunk])
 
     def _forget(self, chunks: Sequence[int]) -> None:
@@ -86,6 +89,7 @@ class KVStore:
         if self._pending:
             raise RuntimeError(f"a compression is not settled in {sorted(self._pending)}")
         event = self.layout.fold(chunks, keep)
+        self.version += 1
         self._pending = dict.fromkeys(self._keys, event)
         self._forget(chunks)
 
@@ -204,7 +208,8 @@ class KVStore:
 
     def export_state(self) -> dict[str, Any]:
         """What `restore` needs: the layout, and views of whatever was written, span by span."""
-        return {"layout": self.layout.export_state(), "pending": dict(self._pending), "written": set(self._written),
+        return {"version": self.version,
+                "layout": self.layout.export_state(), "pending": dict(self._pending), "written": set(self._written),
                 "positions": dict(self._positions), "marks": self.marks.export_state(),
                 "content": {place: tuple((span, self._keys[place].get_parts([span]),
                                           self._values[place].get_parts([span])) for span in self._filled(place))
@@ -222,6 +227,7 @@ class KVStore:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes over what a store of the same shape exported. Raises ValueError where it does not fit."""
+        self.version = state["version"]
         self.layout.restore(state["layout"])
         self._pending, self._written = dict(state["pending"]), set(state["written"])
         self._positions = {place: t.to(self._keys[place].parts[0].device) for place, t in state["positions"].items()}

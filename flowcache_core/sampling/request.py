@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from ..attention import SparseAttention
 from ..backbones.backbone import Backbone
 from ..generation import COND, UNCOND, Generation, Given, RunSettings
 from ..kv import Compression, KVBudget
@@ -21,7 +22,7 @@ from ..solvers import NOISE_RULES, SOLVERS
 class RunRequest:
     """Everything a run needs but the model. prompts: one a chunk; negative: the unconditional prompt; note: what the
     preset has to say; latent: height and width (None: the profile's); fps: told to networks that know rates (None: the
-    profile's); given, given_noise, first_chunk, video_chunks: see `Given` and `RunSettings`."""
+    profile's); given, given_noise, first_chunk, video_chunks, sparse: see `Given` and `RunSettings`."""
 
     profile: Profile
     plan: ChunkPlan
@@ -41,6 +42,7 @@ class RunRequest:
     given_noise: float | None = None
     first_chunk: int = 0
     video_chunks: int | None = None
+    sparse: SparseAttention | None = None
 
     @property
     def rate(self) -> float:
@@ -58,7 +60,7 @@ class RunRequest:
             solver=SOLVERS.make(p.solver), policy=self.policy, predictor=self.predictor,
             budget=self.budget, compression=self.compression, noise_rule=NOISE_RULES.make(p.noise_rule),
             context_timestep=p.context_timestep, given_noise=self.given_noise, first_chunk=self.first_chunk,
-            video_chunks=self.video_chunks)
+            video_chunks=self.video_chunks, sparse=self.sparse)
 
     def generation(self, backbone: Backbone, encoder: TextEncoder) -> Generation:
         """A run, checked but not started."""
