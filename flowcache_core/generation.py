@@ -150,6 +150,19 @@ class Generation:
         self._lanes.restore(state.lanes)
         self._row, self.trace.passes = state.row, list(state.passes)
 
+    def adopt(self, state: RunState, before: ChunkPlan) -> bool:
+        """Takes over the keys with which a finished run of `before` ended, in place of the passes that would make them
+        again; this plan goes on behind that one. False, and nothing is changed, where they do not fit."""
+        given = [row[0].chunks[0] for row in self.plan.rows if row[0].kind == "prefix"]
+        if self.cache.store is None or not self.cache.takes(state.cache, given):
+            return False
+        with torch.inference_mode():
+            self.cache.restore(state.cache)
+        last, again = before.chunks[-1].index, any(p.kind == "commit" for p in self.plan.passes())
+        committed = any(p.kind == "commit" and p.chunks == (last,) for p in before.passes())
+        self._row = len(given) - (again and not committed)
+        return True
+
     def _done_chunks(self) -> list[int]:
         return [c for row in self.plan.rows[:self._row] for c in self._finished_in(row)]
 

@@ -1,5 +1,6 @@
 """The KV cache of one run: the store, and when chunks land in it, leave it, or are folded."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -31,7 +32,7 @@ class RunCache:
         marks = self._compression.marks if self._compression else ()
         self.store = KVStore(shape, streams, room, dtype, backbone.device, marks, backbone.dtype) if room else None
         self.attention = AttentionRun(settings.sparse)
-        self._device = backbone.device
+        self._device, self._limited = backbone.device, budget.amount is not None
         self._layers, self.finished = sizes.layers, set(range(plan.prefix_chunks))
         keeps_queries = self._compression is not None and self._compression.cached_chunks is not None
         self.queries: dict[tuple[int, str], Tensor] | None = {} if keeps_queries else None
@@ -50,6 +51,18 @@ class RunCache:
         return {"resident": list(r.resident), "folded": r.folded, "finished": set(self.finished),
                 "queries": self.queries, "store": self.store.export_state() if self.store else None,
                 "attention": self.attention.export_state()}
+
+    def takes(self, state: dict[str, Any], needed: Sequence[int]) -> bool:
+        """Whether the store can take over `state` of another plan, and has the keys of all `needed` chunks by that;
+        under a budget those that it still has."""
+        if state["store"] is None:
+            return False
+        layout = state["store"]["layout"]
+        known = {*layout["slots"], *layout["folded_chunks"]}
+        slots = [*layout["slots"].values(), *([layout["folded"]] if layout["folded"] else [])]
+        ends = [stop for slot in slots for _, stop in slot.spans]
+        complete = self._limited or known.issuperset(needed)
+        return complete and not state["store"]["pending"] and max(ends, default=0) <= self.store.capacity
 
     def restore(self, state: dict[str, Any]) -> None:
         self._residency.resident, self._residency.folded = list(state["resident"]), state["folded"]

@@ -58,7 +58,8 @@ def write_state(path: Path, state: RunState, about: Mapping[str, Any]) -> int:
     """Writes a state file, synced before it stands under its name; returns its bytes. about: JSON for its reader."""
     tensors: list[Tensor] = []
     tree = {f.name: pack(getattr(state, f.name), tensors) for f in fields(state)}
-    return write_tensors(path, json.dumps({"schema": SCHEMA, "about": dict(about), "state": tree}), tensors)
+    return write_tensors(path, json.dumps({"schema": SCHEMA, "about": dict(about), "state": tree}),
+                         {str(n): tensor for n, tensor in enumerate(tensors)})
 
 
 def read_state(path: Path, device: torch.device | str = "cpu") -> tuple[RunState, dict[str, Any]]:
@@ -66,9 +67,9 @@ def read_state(path: Path, device: torch.device | str = "cpu") -> tuple[RunState
 
     Raises ValueError for a file that is missing, cut off, changed, or of another version.
     """
-    text, tensors = read_tensors(path)
+    text, named = read_tensors(path)
     try:
-        data = json.loads(text)
+        tensors, data = [named[str(n)] for n in range(len(named))], json.loads(text)
         if data["schema"] != SCHEMA:
             raise ValueError(f"it has the schema {data['schema']!r}, expected {SCHEMA!r}")
         moved = _Moved(tensors, device)

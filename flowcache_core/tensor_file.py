@@ -7,7 +7,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,37 +31,47 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def write_text_synced(path: Path, text: str) -> None:
+    """Writes a text whole or not at all, on disk when this returns."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    replace_synced(partial, path)
+
+
 def replace_synced(partial: Path, path: Path) -> None:
     """Gives a synced file its name; what stood there is gone only when the new one is on disk."""
     partial.replace(path)
     sync_folder(path.parent)
 
 
-def _header(text: str, tensors: Sequence[Tensor], order: Sequence[int], checksum: str) -> bytes:
+def _header(text: str, tensors: Mapping[str, Tensor], order: Sequence[str], checksum: str) -> bytes:
     entries, begin = {"__metadata__": {"text": text, "crc32": checksum}}, 0
-    for n in order:
-        end = begin + tensors[n].numel() * tensors[n].element_size()
-        entries[str(n)] = {"dtype": NAMES[tensors[n].dtype], "shape": list(tensors[n].shape),
-                           "data_offsets": [begin, end]}
+    for name in order:
+        tensor = tensors[name]
+        end = begin + tensor.numel() * tensor.element_size()
+        entries[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
         begin = end
     data = json.dumps(entries, separators=(",", ":")).encode()
     data += b" " * (-len(data) % 8)
     return struct.pack("<Q", len(data)) + data
 
 
-def write_tensors(path: Path, text: str, tensors: Sequence[Tensor]) -> int:
-    """Writes `tensors` under the names "0", "1", ... and `text`; returns the bytes of the file.
+def write_tensors(path: Path, text: str, tensors: Mapping[str, Tensor]) -> int:
+    """Writes `tensors` under their names and `text`; returns the bytes of the file.
 
     The data is synced before the file gets its name. Tensors may lie anywhere and be views; one at a time is copied.
     """
-    order = sorted(range(len(tensors)), key=lambda n: -tensors[n].element_size())   # keeps every one aligned
+    order = sorted(tensors, key=lambda name: -tensors[name].element_size())   # keeps every one aligned
     partial = path.with_name(path.name + ".partial")
     try:
         with open(partial, "wb") as file:
             file.write(_header(text, tensors, order, NO_SUM))
             checksum = zlib.crc32(text.encode())
-            for n in order:
-                data = tensors[n].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+            for name in order:
+                data = tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
                 checksum = zlib.crc32(data, checksum)
                 file.write(data)
             file.seek(0)
@@ -77,7 +87,7 @@ def write_tensors(path: Path, text: str, tensors: Sequence[Tensor]) -> int:
     return size
 
 
-def read_tensors(path: Path) -> tuple[str, list[Tensor]]:
+def read_tensors(path: Path) -> tuple[str, dict[str, Tensor]]:
     """The text and the tensors of a file of `write_tensors`, mapped from it. Raises ValueError for a damaged one."""
     try:
         with open(path, "rb") as file:
@@ -88,7 +98,7 @@ def read_tensors(path: Path) -> tuple[str, list[Tensor]]:
         if f"{found:08x}" != checksum:
             raise ValueError(f"{path}: its checksum is {found:08x}, {checksum} was written: the file is damaged")
         with safe_open(path, "pt") as tensors:
-            return text, [tensors.get_tensor(str(n)) for n in range(len(tensors.keys()))]
+            return text, {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (no dict)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: cannot be read ({error})") from error
 

@@ -5,23 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..backbones.backbone import Backbone
-from ..protocols import Codec, TextEncoder
 from ..report import trace_picture
 from ..sampling import RunRequest
 from ..trace import Trace
 from ..video import VideoWriter, write_png
+from .begin import Begun, Models, new_run
 from .output import SCALE, ChunkSink
 from .progress import ProgressLine
-
-
-@dataclass(frozen=True)
-class Models:
-    """What makes a video: network, codec, text encoder."""
-
-    backbone: Backbone
-    codec: Codec
-    encoder: TextEncoder
 
 
 @dataclass(frozen=True)
@@ -42,17 +32,21 @@ def load_models(path: Path | None) -> Models:
     return Models(load_transformer(path or TRANSFORMER), load_codec(), DemoTextEncoder())
 
 
-def execute(request: RunRequest, models: Models, folder: Path, label: str, keep: bool = False) -> Made:
+def execute(request: RunRequest, models: Models, folder: Path, label: str, keep: bool = False,
+            begun: Begun | None = None) -> Made:
     """Samples; writes chunks, `video.mp4`, `trace.json` and `report.png` into `folder`.
 
-    An interrupt leaves the finished chunks and the video so far, and says where in its message.
+    begun: a run with its folder, where it is not simply a new one that keeps no state. An interrupt leaves the finished
+    chunks, the state to go on from and the video so far, and says where in its message.
     """
-    run = request.generation(models.backbone, models.encoder)
-    progress = ProgressLine(label)
+    begun = begun or new_run(request, models, folder, (), keep_state=False)
+    run, home, progress = begun.run, begun.home, ProgressLine(label)
     with VideoWriter(folder / "video.mp4", request.rate, SCALE) as video:
-        sink = ChunkSink(folder, models.codec, video, keep)
+        sink = ChunkSink(home, models.codec, video, keep)
         try:
-            run.run(progress, sink)
+            for chunk in sorted(begun.finished):
+                sink.show(begun.finished[chunk].to(models.backbone.device))
+            run.run(progress, sink, lambda state: home.save_state(state, state.row == len(run.plan.rows)))
         except KeyboardInterrupt:
             raise KeyboardInterrupt(str(sink)) from None
         finally:

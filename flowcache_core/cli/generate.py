@@ -1,4 +1,4 @@
-"""`generate`: one video from one prompt (or a prompt per chunk), with any policy and KV window."""
+"""`generate`: one video from one prompt (or a prompt per chunk), with any policy and KV window; or the rest of one."""
 
 import argparse
 from collections import Counter
@@ -10,36 +10,68 @@ from ..trace import Trace
 from .arguments import add_plan_options, add_reuse_options, add_run_options, build_request
 from .source_options import add_source_options, asks_for_more
 
+OUT = Path("out/generate")
+
 
 def add_parser(verbs: Any) -> None:
-    parser = verbs.add_parser("generate", help="make one video")
+    parser = verbs.add_parser("generate", help="make one video, go on with an interrupted one, or extend one")
     add_run_options(parser)
     add_reuse_options(parser)
     add_plan_options(parser)
     add_source_options(parser)
-    parser.add_argument("--out", type=Path, default=Path("out/generate"), help="folder for chunks, video and report")
+    group = parser.add_argument_group("folder")
+    group.add_argument("--out", type=Path, default=OUT, help=f"folder for chunks, video and report (default {OUT})")
+    group.add_argument("--resume", type=Path, metavar="DIR", help="go on with the interrupted run of a folder; its "
+                       "options are known")
+    group.add_argument("--extend", type=Path, metavar="DIR", help="add --chunks chunks to the finished video of a "
+                       "folder; --prompt is for those")
+    group.add_argument("--state", choices=("disk", "none"), default="disk", help="none: write no run state; a resume "
+                       "then makes the keys of finished chunks again, and not the same bits")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
+    from .begin import extended, new_run, resumed
     from .execute import execute, load_models
     from .output import prepare_folder
+    from .words import extension, joined_words
 
-    if asks_for_more(args):
+    if args.resume and args.extend:
+        raise ValueError("--resume and --extend: give one of the two")
+    if not (args.resume or args.extend) and asks_for_more(args):
         from .video import run_video
 
         return run_video(args)
-    request = build_request(args)
-    models = load_models(args.model)
-    folder = prepare_folder(args.out)
-    made = execute(request, models, folder, "generate")
-    summary = made.trace.summary()
-    print(f"{len(request.plan.chunks)} chunks in {summary['seconds']:.1f} s; computed {summary['computed']} of "
-          f"{summary['chunk_steps']} chunk steps; KV peak {summary['kv_peak_bytes'] / 1e6:.1f} MB; {made.video}")
-    said = [*made.trace.notes, request.note,
-            *advice(request.profile, [request.plan], request.policy, args.schedule == "rolling")]
-    print(cost_words(made.trace), *(f"{line}\n" for line in said if line), no_effect(made.trace), sep="", end="")
-    return {**summary, "video": str(made.video), "trace": str(folder / "trace.json"), "report": str(made.report)}
+    folder = prepare_folder(args.out) if not (args.resume or args.extend) else args.resume or args.extend
+    words, args = joined_words(args, folder if args.resume or args.extend else None)
+    before = None
+    if args.extend:
+        before = build_request(args)
+        words, args = extension(words, args, before)
+    if asks_for_more(args):
+        raise ValueError(f"a video of several windows or with given frames in {folder}: its runs are made anew, they "
+                         "cannot go on; make it without --resume and --extend")
+    request, models = build_request(args), load_models(args.model)
+    common = (request, models, folder, words, args.state == "disk")
+    if before is not None:
+        begun = extended(*common, before)
+    else:
+        begun = resumed(*common) if args.resume else new_run(*common)
+    made = execute(request, models, folder, "generate", begun=begun)
+    rolling = args.schedule == "rolling"
+    return told(made, begun, [request.note, *advice(request.profile, [request.plan], request.policy, rolling)])
+
+
+def told(made: Any, begun: Any, said: list[str]) -> dict[str, Any]:
+    """Says what was made, and what else there is to say; returns it as the last line wants it."""
+    summary, home = made.trace.summary(), begun.home
+    print(f"{home.chunks} chunks in {summary['seconds']:.1f} s; computed {summary['computed']} of "
+          f"{summary['chunk_steps']} chunk steps; KV peak {summary['kv_peak_bytes'] / 1e6:.1f} MB; run state "
+          f"{home.state_bytes / 1e6:.1f} MB; {made.video}")
+    lines = [f"{line}\n" for line in (*said, *made.trace.notes) if line]
+    print(cost_words(made.trace), *lines, no_effect(made.trace), sep="", end="")
+    return {**summary, "video": str(made.video), "trace": str(home.path / "trace.json"), "report": str(made.report),
+            "state_bytes": home.state_bytes}
 
 
 def cost_words(trace: Trace) -> str:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..protocols import Codec
+from ..run_folder import RunFolder
 from ..video import VideoWriter
 
 SCALE = 4   # the bundled world is 96 pixels wide
@@ -26,13 +26,6 @@ def prepare_folder(path: Path) -> Path:
     return path
 
 
-def write_atomically(path: Path, tensors: dict[str, Tensor]) -> None:
-    """A safetensors file that is either whole or not there."""
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial)
-    partial.replace(path)
-
-
 def to_frames(pixels: Tensor) -> np.ndarray:
     """Pixels `(1, 3, T, H, W)` in about [-1, 1] -> uint8 `(T, H, W, 3)`."""
     scaled = ((pixels[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
@@ -40,19 +33,22 @@ def to_frames(pixels: Tensor) -> np.ndarray:
 
 
 class ChunkSink:
-    """Receives finished chunks in order: saves each as `chunk-0000.safetensors`, decodes it, appends it to the video.
+    """Receives finished chunks in order: saves each in the run's folder, decodes it, appends it to the video.
 
-    keep: also hold the decoded frames, for comparisons.
+    One decoder serves the whole video, so that memory does not grow with it and seams are none. keep: also hold the
+    decoded frames, for comparisons.
     """
 
-    def __init__(self, folder: Path, codec: Codec, video: VideoWriter, keep: bool = False) -> None:
-        self.folder, self._stream, self._video = folder, codec.decode_stream(), video
+    def __init__(self, home: RunFolder, codec: Codec, video: VideoWriter, keep: bool = False) -> None:
+        self.home, self._stream, self._video = home, codec.decode_stream(), video
         self._kept: list[np.ndarray] | None = [] if keep else None
-        self.saved = 0
 
     def __call__(self, chunk: int, latent: Tensor) -> None:
-        write_atomically(self.folder / f"chunk-{chunk:04d}.safetensors", {"latent": latent.contiguous().cpu()})
-        self.saved += 1
+        self.home.save_chunk(chunk, latent)
+        self.show(latent)
+
+    def show(self, latent: Tensor) -> None:
+        """Decodes a chunk into the video, without saving it."""
         frames = to_frames(self._stream.push(latent))
         self._video.append(frames)
         if self._kept is not None:
@@ -63,6 +59,8 @@ class ChunkSink:
         return np.concatenate(self._kept)
 
     def __str__(self) -> str:
-        if not self.saved:
+        count = len(self.home.saved)
+        if not count:
             return "no chunk was finished"
-        return f"{self.saved} finished chunk{'s' * (self.saved > 1)} kept in {self.folder}"
+        kept = f"{count} finished chunk{'s' * (count > 1)} kept in {self.home.path}"
+        return f"{kept}; go on with --resume {self.home.path}"

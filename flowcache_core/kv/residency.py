@@ -40,7 +40,7 @@ class Residency:
 
     def expire(self, row: int) -> tuple[int, ...]:
         """Chunks that no pass from `row` on needs."""
-        gone = tuple(c for c in self.resident if self._last_use[c] < row)
+        gone = tuple(c for c in self.resident if self._last_use.get(c, -1) < row)
         self.resident = [c for c in self.resident if c not in gone]
         return gone
 
@@ -79,7 +79,8 @@ class Residency:
 
     def _loose(self, p: Pass, row: int) -> list[int]:
         """Finished chunks that may leave, oldest first."""
-        finished = [c for c in self.resident if self._last_write[c] < row and c not in p.chunks and c not in p.writes]
+        finished = [c for c in self.resident
+                    if self._last_write.get(c, -1) < row and c not in p.chunks and c not in p.writes]
         newest = finished[len(finished) - self._budget.recent_chunks:] if self._budget.recent_chunks else []
         return [c for c in finished if c >= self._budget.sink_chunks and c not in newest]
 
