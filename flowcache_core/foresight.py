@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .reuse.contract import Decision, ReusePolicy, StepInfo
+from .plan.chunk_plan import ChunkPlan
+from .reuse.contract import Decision, Kind, ReusePolicy, StepInfo
 from .solvers.sigmas import SigmaTable
 
 CONTENT_FREE = ("none", "time_modulation")
@@ -28,11 +29,10 @@ def walk(policy: ReusePolicy, table: SigmaTable, chunk: int, chunks: int,
     return tuple(decisions)
 
 
-def foresee(policy: ReusePolicy, table: SigmaTable, chunks: int,
-            time_modulation: Callable[[Tensor], Tensor]) -> list[tuple[Decision, ...]]:
-    """The decisions of every chunk, ahead of sampling. Raises ValueError for a policy that looks at content."""
-    if policy.per_row:
-        raise ValueError(f"policy {policy.name} decides for all chunks of a row: that is not foreseen chunk by chunk")
+def foresee(policy: ReusePolicy, table: SigmaTable, chunks: int, time_modulation: Callable[[Tensor], Tensor],
+            plan: ChunkPlan | None = None) -> list[tuple[Decision, ...]]:
+    """The decisions of every chunk, ahead of sampling. plan: needed by policies that decide by row. Raises ValueError
+    for a policy that looks at content."""
     if policy.learns:
         raise ValueError(f"policy {policy.name} learns from what its steps give: its decisions cannot be shown before "
                          "the video is made")
@@ -42,7 +42,30 @@ def foresee(policy: ReusePolicy, table: SigmaTable, chunks: int,
     signals: list[Tensor | None] = [None] * table.steps
     if policy.signal == "time_modulation":
         signals = [time_modulation(torch.tensor([[timestep]]))[0, 0] for timestep in table.timesteps]
+    if policy.per_row:
+        if plan is None:
+            raise ValueError(f"policy {policy.name} decides for all chunks of a row: show it together with a plan")
+        return _walk_rows(policy, table, plan, signals.__getitem__)
     return [walk(policy, table, chunk, chunks, signals.__getitem__) for chunk in range(chunks)]
+
+
+def _walk_rows(policy: ReusePolicy, table: SigmaTable, plan: ChunkPlan, signal: Callable[[int], Tensor | None]
+               ) -> list[tuple[Decision, ...]]:
+    """The decisions of every chunk where one holds for a whole row; a row in which a chunk starts is computed."""
+    rows = [[move for p in row if p.kind == "denoise" for move in p.moves] for row in plan.rows]
+    rows, state = [moves for moves in rows if moves], policy.new_state()
+    made: dict[int, list[Decision]] = {c: [] for c in range(len(plan.chunks))}
+    for number, moves in enumerate(rows):
+        chunk, step = max(moves, key=lambda move: move[1])
+        info = StepInfo(chunk, len(plan.chunks), number, len(rows), FORESEEN_STREAM, 0, *table.sigmas[step:step + 2])
+        seen = {c: signal(s) for c, s in moves}
+        decision = policy.decide(state, info, seen)
+        if any(not made[c] for c, _ in moves) and not decision.computes:
+            decision = Decision(Kind.COMPUTE, "a chunk has nothing to reuse yet")
+        state = policy.observe(state, info, seen, decision)
+        for c, _ in moves:
+            made[c].append(decision)
+    return [tuple(decisions) for decisions in made.values()]
 
 
 def signals_of(distances: Sequence[float | None]) -> list[Tensor]:

@@ -7,6 +7,7 @@ nothing hangs on the model. What it decides and measures is in its `trace`.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -165,6 +166,11 @@ class Generation:
 
     def _done_chunks(self) -> list[int]:
         return [c for row in self.plan.rows[:self._row] for c in self._finished_in(row)]
+
+    @property
+    def kept(self) -> Mapping[Lane, Any]:
+        """What the predictor holds of every lane, as it is at the moment; empty once the run has ended."""
+        return self._lanes.kept
 
     def close(self) -> None:
         """Frees every cache of the run."""

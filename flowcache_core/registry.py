@@ -57,6 +57,8 @@ def check_knobs(config: Any) -> None:
     """Raises ValueError for the first numeric field outside its range."""
     for f in fields(config):
         value, low, high = getattr(config, f.name), f.metadata.get("low"), f.metadata.get("high")
+        if f.type is bool and not isinstance(value, bool):
+            raise ValueError(f"{f.name} {value!r}: expected true or false ({f.metadata['doc']})")
         kind = {int: numbers.Integral, float: numbers.Real}.get(f.type)
         if kind and (not isinstance(value, kind) or isinstance(value, bool)):
             raise ValueError(f"{f.name} {value!r}: expected a {'whole ' * (f.type is int)}number ({f.metadata['doc']})")

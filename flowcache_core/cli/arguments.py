@@ -47,7 +47,8 @@ def add_reuse_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threshold", help="of the policy: 0.1, or '0:0.05, 1+:0.1', or '0.05->0.15'")
     group.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE",
                        help="any other setting of the policy")
-    group.add_argument("--predictor", help=f"one of {', '.join(PREDICTORS.names())}")
+    group.add_argument("--predictor", help=f"what stands in at a skipped step: one of "
+                       f"{', '.join(PREDICTORS.names())}; with settings as in taylor:reach=2")
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:

@@ -40,16 +40,21 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def foreseen(args: argparse.Namespace, plan: ChunkPlan) -> tuple[str, float]:
     """What the policy will decide in every chunk, and the share of steps that it computes."""
     from ..demo.bundle import TRANSFORMER, load_transformer
-    from ..foresight import foresee
+    from ..fingerprint import fingerprint, same_network
+    from ..foresight import FORESEEN_STREAM, foresee
     from ..profiles.schedule import step_table
     from ..report.tables import decision_text
+    from ..reuse.contract import RunFacts
     from .request import choose_reuse
 
     profile = load_profile(args.profile)
-    policy = choose_reuse(profile, args.preset, args.policy, args.threshold, args.settings, args.predictor).policy
+    chosen = choose_reuse(profile, args.preset, args.policy, args.threshold, args.settings, args.predictor)
+    policy, predictor = chosen.policy, chosen.predictor
     policy.check(len(plan.chunks))
     table = step_table(profile, plan.num_steps, profile.shift if args.shift is None else args.shift)
     model = load_transformer(args.model or TRANSFORMER)
-    decisions = foresee(policy, table, len(plan.chunks), model.time_modulation)
+    policy.check_run(RunFacts(len(plan.chunks), table.sigmas, model.sizes.layers, (FORESEEN_STREAM,), predictor.name,
+                              predictor.stage, lambda other: same_network(other, fingerprint(model))))
+    decisions = foresee(policy, table, len(plan.chunks), model.time_modulation, plan)
     computed = [decision.computes for chunk in decisions for decision in chunk]
     return decision_text(decisions), round(sum(computed) / len(computed), 4)

@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from ...per_chunk import PerChunk
 from ...registry import knob
 from ...saved import saved
-from ..contract import NOT_FINITE, POLICIES, Decision, Kind, Outcome, ReusePolicy, SignalKind, StepInfo
+from ..contract import NOT_FINITE, POLICIES, Decision, Kind, Outcome, SignalKind, StepInfo
+from ..thresholds import ThresholdPolicy, threshold_knob
 
 
 @saved
@@ -32,7 +34,7 @@ def _mean(x: Tensor) -> float:
 
 @POLICIES.register("easycache")
 @dataclass(frozen=True)
-class EasyCache(ReusePolicy):
+class EasyCache(ThresholdPolicy):
     """Estimates the relative change of the output as `rate * change of the latent / size of the output`, with the rate
     measured at the last two computed steps, adds it up, and computes when the sum reaches the threshold. The first
     stream decides for all. Looks at nothing inside the network."""
@@ -41,8 +43,8 @@ class EasyCache(ReusePolicy):
     per_stream: ClassVar[bool] = False
     learns: ClassVar[bool] = True
 
-    threshold: float = knob(0.05, 0, 100, "estimated relative change of the output to let pass before a step is "
-                            "computed; 0 is off")
+    threshold: PerChunk | float | str = threshold_knob(0.05, "estimated relative change of the output to let pass before "
+                                                       "a step is computed")
     warmup_share: float = knob(0.2, 0, 1, "share of a chunk's steps that are always computed at its start")
     last_steps: int = knob(1, 0, 1000, "last steps of every chunk that are always computed")
     max_consecutive_skips: int = knob(0, 0, 1000, "compute after this many skips in a row; 0 is no limit")
@@ -59,7 +61,7 @@ class EasyCache(ReusePolicy):
         return Followed()
 
     def decide(self, state: Followed, info: StepInfo, signal: Tensor | None) -> Decision:
-        limit = self.threshold
+        limit = self.limit(info)
         if info.step < math.ceil(self.warmup_share * info.steps) or not state.rates:
             return Decision(Kind.COMPUTE, "warm-up", limit=limit)
         if info.step >= info.steps - self.last_steps:

@@ -6,12 +6,13 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ...per_chunk import PerChunk, parse_per_chunk
+from ...per_chunk import PerChunk
 from ...registry import knob
 from ...saved import saved
-from ..contract import NOT_FINITE, POLICIES, Decision, Kind, ReusePolicy, RunFacts, SignalKind, StepInfo
+from ..contract import NOT_FINITE, POLICIES, Decision, Kind, RunFacts, SignalKind, StepInfo
 from ..polynomials import NO_TABLE, TABLES, check_table
 from ..signals import relative_l1
+from ..thresholds import ThresholdPolicy, threshold_knob
 
 SIGNALS = ("time_modulation", "patch_embedding", "latent", "history", "guided_velocity", "hidden")
 OF_THE_STEP_BEFORE = ("guided_velocity", "hidden")
@@ -29,14 +30,13 @@ class Accumulated:
 
 @POLICIES.register("flowcache")
 @dataclass(frozen=True)
-class FlowCache(ReusePolicy):
+class FlowCache(ThresholdPolicy):
     """Every chunk adds up how far its signal moved from step to step, and computes when the sum reaches its
     threshold. `time_modulation` depends on the timestep alone; `patch_embedding` on the chunk's content."""
 
     DISABLED: ClassVar[dict[str, Any]] = {"threshold": 0.0}
 
-    threshold: PerChunk | float | str = knob(0.1, 0, 100, "relative change to let pass before a step is computed; a "
-                                             "number, or per chunk as in '0:0.05, 1+:0.1' or '0.05->0.15'; 0 is off")
+    threshold: PerChunk | float | str = threshold_knob(0.1, "relative change to let pass before a step is computed")
     distance_signal: SignalKind = knob("time_modulation", None, None, "what is compared from step to step: "
                                        "time_modulation (no content); patch_embedding, latent (content); history (the "
                                        "chunk before); guided_velocity, hidden (of the step before)")
@@ -49,13 +49,8 @@ class FlowCache(ReusePolicy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        threshold = parse_per_chunk(self.threshold)
-        low, high = threshold.bounds()
-        if not self.conformance and not 0 <= low <= high <= 100:
-            raise ValueError(f"threshold {threshold}: expected values from 0 (off) to 100")
         if self.distance_signal not in SIGNALS:
             raise ValueError(f"distance_signal {self.distance_signal!r}: choose one of {', '.join(SIGNALS)}")
-        object.__setattr__(self, "threshold", threshold)
         check_table(self.calibration, self.distance_signal, self.conformance)
 
     @property
@@ -71,8 +66,9 @@ class FlowCache(ReusePolicy):
     def _released_content(self) -> bool:
         return self.conformance and self.distance_signal == "patch_embedding"
 
-    def check(self, chunks: int) -> None:
-        self.threshold.values(chunks)
+    @property
+    def _any_threshold(self) -> bool:
+        return self.conformance
 
     def new_state(self) -> Accumulated:
         return Accumulated()
@@ -92,7 +88,7 @@ class FlowCache(ReusePolicy):
         return table(distance) if self.conformance else table.clamped(distance)
 
     def decide(self, state: Accumulated, info: StepInfo, signal: Tensor | None) -> Decision:
-        limit = self.threshold.at(info.chunk, info.chunks)
+        limit = self.limit(info)
         forced = self._forced(state, info)
         if forced:
             return Decision(Kind.COMPUTE, forced, limit=limit)

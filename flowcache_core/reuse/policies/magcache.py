@@ -6,10 +6,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from ...per_chunk import PerChunk
 from ...registry import knob
 from ...saved import saved
-from ..contract import POLICIES, Decision, Kind, ReusePolicy, RunFacts, StepInfo
+from ..contract import POLICIES, Decision, Kind, RunFacts, StepInfo
 from ..magnitudes import Magnitudes, load_magnitudes
+from ..thresholds import ThresholdPolicy, threshold_knob
 
 
 @saved
@@ -24,7 +26,7 @@ class Skipped:
 
 @POLICIES.register("magcache")
 @dataclass(frozen=True)
-class MagCache(ReusePolicy):
+class MagCache(ThresholdPolicy):
     """Knows from one calibration run how the size of what a step adds changes from step to step. A skip errs by about
     `|1 - ratio of sizes|`; skips go on while the sum stays below the threshold. Looks at nothing, so its decisions are
     known before sampling."""
@@ -32,7 +34,7 @@ class MagCache(ReusePolicy):
     DISABLED: ClassVar[dict[str, Any]] = {"threshold": 0.0}
 
     calibration: str = knob("", None, None, "path of a calibration file, made with the command calibrate")
-    threshold: float = knob(0.06, 0, 100, "estimated error to let pass before a step is computed; 0 is off")
+    threshold: PerChunk | float | str = threshold_knob(0.06, "estimated error to let pass before a step is computed")
     max_consecutive_skips: int = knob(4, 0, 1000, "compute after this many skips in a row; 0 is no limit")
     warmup_share: float = knob(0.2, 0, 1, "share of a chunk's steps that are always computed at its start")
     last_steps: int = knob(1, 0, 1000, "last steps of every chunk that are always computed")
@@ -67,7 +69,7 @@ class MagCache(ReusePolicy):
         return Skipped()
 
     def decide(self, state: Skipped, info: StepInfo, signal: Tensor | None) -> Decision:
-        limit = self.threshold
+        limit = self.limit(info)
         if info.step < math.ceil(self.warmup_share * info.steps) or state.sigma is None:
             return Decision(Kind.COMPUTE, "warm-up", limit=limit)
         if info.step >= info.steps - self.last_steps:

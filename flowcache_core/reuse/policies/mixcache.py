@@ -6,11 +6,13 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from ...per_chunk import PerChunk
 from ...registry import knob
 from ...saved import saved
-from ..contract import POLICIES, BlockRange, Decision, Kind, Outcome, ReusePolicy, SignalKind, StepInfo
+from ..contract import POLICIES, BlockRange, Decision, Kind, Outcome, SignalKind, StepInfo
 from ..hybrid import Action, Measured, measured, middle_ranges
 from ..signals import relative_l1
+from ..thresholds import ThresholdPolicy, threshold_knob
 
 SIGNALS = ("patch_embedding", "time_modulation", "latent")
 MODES = ("max_saving", "min_loss")
@@ -33,7 +35,7 @@ class Mixed:
 
 @POLICIES.register("mixcache")
 @dataclass(frozen=True)
-class MixCache(ReusePolicy):
+class MixCache(ThresholdPolicy):
     """At every step computed whole it measures what each shortcut would have cost: reusing the step, deriving the other
     streams from the first, leaving out a range of blocks. Later steps take the cheapest shortcut (or the one with the
     least loss) whose expected error, added up, stays below the threshold."""
@@ -43,8 +45,8 @@ class MixCache(ReusePolicy):
     learns: ClassVar[bool] = True
     measures: ClassVar[bool] = True
 
-    threshold: float = knob(0.1, 0, 100, "expected relative error of the guided velocity to let pass before a step is "
-                            "computed whole; 0 is off")
+    threshold: PerChunk | float | str = threshold_knob(0.1, "expected relative error of the guided velocity to let pass "
+                                                       "before a step is computed whole")
     mode: str = knob("max_saving", None, None, "of the shortcuts that stay below the threshold: the cheapest "
                      "(max_saving) or the one with the least loss (min_loss)")
     granularities: str = knob("step, derive, block", None, None, "which shortcuts are taken: step, derive, block")
@@ -95,7 +97,7 @@ class MixCache(ReusePolicy):
             return "warm-up"
         if info.step >= info.steps - self.last_steps:
             return "last steps"
-        if self.threshold == 0:
+        if self.limit(info) == 0:
             return "off"
         if info.context_changed:
             return "a chunk that is seen entered or finished"
@@ -114,7 +116,7 @@ class MixCache(ReusePolicy):
         return found
 
     def _choice(self, state: Mixed, info: StepInfo, moved: float) -> Action | None:
-        allowed = [a for a in self._actions(state, info, moved) if state.total + a.error < self.threshold]
+        allowed = [a for a in self._actions(state, info, moved) if state.total + a.error < self.limit(info)]
         if self.mode == "min_loss":
             return min(allowed, key=lambda a: (a.error, a.cost), default=None)
         return min(allowed, key=lambda a: (a.cost, a.error), default=None)
@@ -122,14 +124,14 @@ class MixCache(ReusePolicy):
     def decide(self, state: Mixed, info: StepInfo, signal: Tensor | None) -> Decision:
         forced = self._forced(state, info)
         if forced:
-            return Decision(Kind.COMPUTE, forced, limit=self.threshold)
+            return Decision(Kind.COMPUTE, forced, limit=self.limit(info))
         moved = relative_l1(signal, state.before)
         action = self._choice(state, info, moved)
         if action is None:
             possible = bool(self._actions(state, info, moved))
             reason = "threshold reached" if possible else "no shortcut is allowed here"
-            return Decision(Kind.COMPUTE, reason, state.total, self.threshold, moved)
-        told = {"value": state.total + action.error, "limit": self.threshold, "distance": moved}
+            return Decision(Kind.COMPUTE, reason, state.total, self.limit(info), moved)
+        told = {"value": state.total + action.error, "limit": self.limit(info), "distance": moved}
         reason = f"shortcut: {action.name}"
         if action.parts == ("step",):
             return Decision(Kind.REUSE, reason, **told)

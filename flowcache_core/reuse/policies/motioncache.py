@@ -66,7 +66,7 @@ class MotionCache(FlowCache):
         return due if due.double().mean() >= self.min_share else torch.zeros_like(due)
 
     def decide(self, state: Moving, info: StepInfo, signal: Tensor | None) -> Decision:
-        limit = self.threshold.at(info.chunk, info.chunks)
+        limit = self.limit(info)
         forced = self._forced(state, info) or ("warm-up" if state.weights is None else None)
         if forced or signal is None:
             return Decision(Kind.COMPUTE, forced or "nothing to look at", limit=limit)

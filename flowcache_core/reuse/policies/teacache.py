@@ -7,10 +7,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from ...per_chunk import PerChunk
 from ...registry import knob
 from ...saved import saved
-from ..contract import NOT_FINITE, POLICIES, Decision, Kind, ReusePolicy, SignalKind, StepInfo
+from ..contract import NOT_FINITE, POLICIES, Decision, Kind, SignalKind, StepInfo
 from ..polynomials import NO_TABLE, TABLES, check_table
+from ..thresholds import ThresholdPolicy, threshold_knob
 
 SIGNALS = ("time_modulation", "patch_embedding")
 
@@ -26,7 +28,7 @@ class RowAccumulated:
 
 @POLICIES.register("teacache")
 @dataclass(frozen=True)
-class TeaCache(ReusePolicy):
+class TeaCache(ThresholdPolicy):
     """Adds up how far the signal of all chunks in flight moves from row to row, and computes the whole row when the sum
     reaches the threshold. Chunks at quite different noise share one decision; a row in which a chunk starts is
     computed."""
@@ -34,7 +36,8 @@ class TeaCache(ReusePolicy):
     DISABLED: ClassVar[dict[str, Any]] = {"threshold": 0.0}
     per_row: ClassVar[bool] = True
 
-    threshold: float = knob(0.1, 0, 100, "relative change to let pass before a row is computed; 0 is off")
+    threshold: PerChunk | float | str = threshold_knob(0.1, "relative change to let pass before a row is computed; of the "
+                                                       "oldest chunk in flight")
     distance_signal: SignalKind = knob("time_modulation", None, None, "what is compared from row to row: "
                                        "time_modulation (no content) or patch_embedding (content)")
     warmup_rows: int = knob(5, 0, 10000, "first rows of the run that are always computed")
@@ -56,21 +59,22 @@ class TeaCache(ReusePolicy):
         return RowAccumulated()
 
     def decide(self, state: RowAccumulated, info: StepInfo, signal: Mapping[int, Tensor]) -> Decision:
+        limit = self.limit(info)
         if info.step < self.warmup_rows or not state.before:
-            return Decision(Kind.COMPUTE, "warm-up", limit=self.threshold)
+            return Decision(Kind.COMPUTE, "warm-up", limit=limit)
         if info.step >= info.steps - self.last_rows:
-            return Decision(Kind.COMPUTE, "last steps", limit=self.threshold)
+            return Decision(Kind.COMPUTE, "last steps", limit=limit)
         pairs = [(signal[chunk], before) for chunk, before in state.before if chunk in signal]
         if not pairs:
-            return Decision(Kind.COMPUTE, "no chunk of the last row goes on", limit=self.threshold)
+            return Decision(Kind.COMPUTE, "no chunk of the last row goes on", limit=limit)
         distance = joint_distance(pairs)
         if not math.isfinite(distance):
-            return Decision(Kind.COMPUTE, NOT_FINITE, distance, self.threshold, distance)
+            return Decision(Kind.COMPUTE, NOT_FINITE, distance, limit, distance)
         change = distance if self.calibration == NO_TABLE else TABLES[self.calibration].clamped(distance)
         total = state.total + change
-        if not total < self.threshold:
-            return Decision(Kind.COMPUTE, "threshold reached", total, self.threshold, distance)
-        return Decision(Kind.REUSE, "below threshold", total, self.threshold, distance)
+        if not total < limit:
+            return Decision(Kind.COMPUTE, "threshold reached", total, limit, distance)
+        return Decision(Kind.REUSE, "below threshold", total, limit, distance)
 
     def observe(self, state: RowAccumulated, info: StepInfo, signal: Mapping[int, Tensor], decision: Decision
                 ) -> RowAccumulated:
