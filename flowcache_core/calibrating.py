@@ -34,7 +34,7 @@ class MagnitudeRecorder:
             self._last[lane] = sizes
 
     def magnitudes(self, sigmas: tuple[float, ...], fingerprint: tuple[float, ...]) -> Magnitudes:
-        """sigmas: noise levels of the steps. Raises ValueError where a step was never seen, or its size is no number."""
+        """sigmas: noise levels of the steps. Raises ValueError where a step was never seen or a size is no number."""
         streams = dict.fromkeys(stream for stream, _ in self._ratios)
         found = {}
         for stream in streams:

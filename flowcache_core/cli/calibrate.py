@@ -54,5 +54,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 def provenance(args: argparse.Namespace, request: Any, predictor: str) -> dict[str, Any]:
     command = f"python -m flowcache_core calibrate --predictor {predictor} --chunks {len(request.plan.chunks)}"
     return {"command": command, "profile": request.profile.name, "steps": request.plan.num_steps,
-            "shift": request.shift, "guidance": request.guidance, "seed": request.seed, "prompts": list(dict.fromkeys(request.prompts)),
+            "shift": request.shift, "guidance": request.guidance, "seed": request.seed,
+            "prompts": list(dict.fromkeys(request.prompts)),
             "model": args.model.name if args.model else "bundled"}

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from ..profiles import Preset, Profile, load_preset
 from ..registry import Registry
-from ..reuse import POLICIES, PREDICTORS
+from ..reuse import POLICIES, PREDICTORS, Predictor
 
 
 def parse_settings(pairs: Sequence[str], registry: Registry, name: str) -> dict[str, object]:

@@ -28,7 +28,8 @@ def test_calibrate_generate_and_plan_with_magcache(tiny_model, tmp_path, capsys)
     told, found = last_line(capsys), load_magnitudes(str(path))
     assert told["steps"] == found.steps == 6 and set(found.ratios) == {"cond#0", "uncond#0"}
     assert found.predictor == "residual" and json.loads(path.read_text())["provenance"]["profile"]
-    policy = ["--policy", "magcache", "--set", f"calibration={path}", "--set", "threshold=0.5", "--predictor", "residual"]
+    policy = ["--policy", "magcache", "--set", f"calibration={path}", "--threshold", "0:0.5, 1+:0.4", "--predictor",
+              "residual"]
     assert main(["plan", *model, *QUICK, *policy]) == 0
     foreseen = last_line(capsys)["foreseen_share"]
     assert main(["generate", *model, *QUICK, *policy, "--out", str(tmp_path / "run")]) == 0
@@ -85,7 +86,7 @@ def test_settings_that_are_true_or_false():
 
 def test_settings_of_a_predictor():
     assert parse_predictor("taylor:reach=2.5").reach == 2.5 and parse_predictor("taylor").reach == 1
-    for text, message in (("taylor:reach=-1", "reach -1"), ("taylor:reach", "NAME=VALUE"), ("velocity:x=1", "no setting x"),
-                          ("nosuch", "'nosuch'")):
+    for text, message in (("taylor:reach=-1", "reach -1"), ("taylor:reach", "NAME=VALUE"),
+                          ("velocity:x=1", "no setting x"), ("nosuch", "'nosuch'")):
         with pytest.raises(ValueError, match=message):
             parse_predictor(text)

@@ -6,6 +6,7 @@ import torch
 from flowcache_core.backbones.hooks import NoHooks
 from flowcache_core.backbones.wan import WanTransformer
 from flowcache_core.generation import Generation, RunSettings
+from flowcache_core.guidance import MagiGuidance
 from flowcache_core.plan import dense, sequential
 from flowcache_core.reuse import PREDICTORS, Decision, Kind
 from flowcache_core.reuse.derivation import derived, low_frequencies
@@ -183,6 +184,22 @@ def test_rows_of_a_batch_with_unlike_work_are_what_they_are_alone(network):
                                   for items, batched in ((2, True), (2, False), (1, True)))
         torch.testing.assert_close(together, apart, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(together[:1], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_guidance_whose_other_streams_see_the_first_ones_keys():
+    """MAGI-1's three passes: tokens in part where keys are kept, the other streams derived or computed."""
+    network = small_magi()
+    some = Decision(Kind.PARTIAL, "given", tokens=SOME)
+    derive = Decision(Kind.DERIVE, "given", source_stream=UNCOND)
+    policy = Given({(1, UNCOND): some, (1, COND): some, (1, "alone#0"): derive, (2, COND): derive})
+    words = {stream: words_of(network, 1)[COND] for stream in (COND, UNCOND, "alone#0")}
+    settings = RunSettings(flow_table(3, 3.0), SIDE, SIDE, solver=Euler(), policy=policy,
+                           guidance=MagiGuidance(late=1e4))
+    run = Generation(network, sequential(2, 2, 3, commit=False), settings, words)
+    assert run.run().isfinite().all()
+    made = {(lane.step, lane.stream): lane.decision for p in run.trace.passes for lane in p.lanes}
+    assert [made[1, s] for s in (UNCOND, COND, "alone#0")] == ["partial", "compute", "derive"]
+    assert made[2, COND] == "derive" and made[2, "alone#0"] == "compute"
 
 
 def test_what_cannot_be_done_in_part_is_computed_and_says_so(network):

@@ -43,8 +43,8 @@ class EasyCache(ThresholdPolicy):
     per_stream: ClassVar[bool] = False
     learns: ClassVar[bool] = True
 
-    threshold: PerChunk | float | str = threshold_knob(0.05, "estimated relative change of the output to let pass before "
-                                                       "a step is computed")
+    threshold: PerChunk | float | str = threshold_knob(0.05, "estimated relative change of the output to let pass "
+                                                       "before a step is computed")
     warmup_share: float = knob(0.2, 0, 1, "share of a chunk's steps that are always computed at its start")
     last_steps: int = knob(1, 0, 1000, "last steps of every chunk that are always computed")
     max_consecutive_skips: int = knob(0, 0, 1000, "compute after this many skips in a row; 0 is no limit")

@@ -45,8 +45,8 @@ class MixCache(ThresholdPolicy):
     learns: ClassVar[bool] = True
     measures: ClassVar[bool] = True
 
-    threshold: PerChunk | float | str = threshold_knob(0.1, "expected relative error of the guided velocity to let pass "
-                                                       "before a step is computed whole")
+    threshold: PerChunk | float | str = threshold_knob(0.1, "expected relative error of the guided velocity to let "
+                                                       "pass before a step is computed whole")
     mode: str = knob("max_saving", None, None, "of the shortcuts that stay below the threshold: the cheapest "
                      "(max_saving) or the one with the least loss (min_loss)")
     granularities: str = knob("step, derive, block", None, None, "which shortcuts are taken: step, derive, block")

@@ -36,8 +36,8 @@ class TeaCache(ThresholdPolicy):
     DISABLED: ClassVar[dict[str, Any]] = {"threshold": 0.0}
     per_row: ClassVar[bool] = True
 
-    threshold: PerChunk | float | str = threshold_knob(0.1, "relative change to let pass before a row is computed; of the "
-                                                       "oldest chunk in flight")
+    threshold: PerChunk | float | str = threshold_knob(0.1, "relative change to let pass before a row is computed; of "
+                                                       "the oldest chunk in flight")
     distance_signal: SignalKind = knob("time_modulation", None, None, "what is compared from row to row: "
                                        "time_modulation (no content) or patch_embedding (content)")
     warmup_rows: int = knob(5, 0, 10000, "first rows of the run that are always computed")
