@@ -1,9 +1,10 @@
 """Does a tracked mover keep the world's laws of motion? For the task score.
 
-The prompt leaves the start open, so everything is checked locally. A mover's place and direction along its axis are
-one number, its phase (pixels, modulo `PERIOD`: up the axis, then down), which the world advances by the speed every
-frame, bounces included. Around every frame the phase is found that fits the places seen there best; the window obeys
-if the fit is good, the phase has advanced as it must since the window before, and the lane is steady.
+The prompt leaves a little of the start open, so everything is checked locally. A mover's place and direction along its
+axis are one number, its phase (pixels, modulo `PERIOD`: up the axis, then down), which the world advances by the speed
+every frame, bounces included. Around every frame the phase is found that fits the places seen there best; the window
+obeys if the fit is good, the phase has advanced as it must since the window before, and the lane is steady and the
+prompted one.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .tracking import Track
-from .world import RADIUS, SIZE, SPEEDS, Mover, bounce
+from .world import LANES, RADIUS, SIZE, SPEEDS, START_JITTER, Mover, bounce
 
 REACH = 6                     # frames on each side of a window's middle: a jitter of 1 px is 7 % of the slow speed
 WINDOW = 2 * REACH + 1
@@ -22,13 +23,14 @@ PHASES = np.arange(0, PERIOD, 0.5)
 SPEED_TOLERANCE = 0.35        # share of the speed; twice and half the speed are well outside
 JITTER = 1.2                  # pixels rms: one pixel of the video, half a pixel of the measurement
 LANE_RMS, LANE_STEP = 2.0, 3.0   # pixels inside a window, and from one window to the next; moving across makes 13
-DIRECTION_SLACK = 4.0         # pixels by which the first frame's phase may miss the prompted half of the period
+LANE_MISS = 10.0              # pixels from the middle of the prompted lane; lanes are 30 apart
+START_MISS = SPAN / 4         # pixels by which the first frame's phase may miss the prompted edge
 
 
 @dataclass(frozen=True)
 class Motion:
     """A mover's windows: phase and lane in pixels, `(T,)`, NaN where too little is seen; obeys, `(T,)` bool: the
-    window follows the prompt; forward: the first direction is the prompted one."""
+    window follows the prompt; forward: it set off from the edge that the prompted direction leads away from."""
 
     phase: np.ndarray
     lane: np.ndarray
@@ -76,13 +78,13 @@ def _steady(phase: np.ndarray, lane: np.ndarray, speed: float) -> np.ndarray:
 
 
 def _starts_forward(phase: np.ndarray, obeys: np.ndarray, mover: Mover) -> bool:
-    """The first obeying window, taken back to frame 0, lies in the prompted direction's half of the period."""
+    """The first obeying window, taken back to frame 0, lies near the edge that the mover moves away from."""
     if not obeys.any():
         return False
     first = int(obeys.argmax())
-    middle = SPAN / 2 if mover.velocity > 0 else SPAN * 1.5
+    edge = 0.0 if mover.velocity > 0 else SPAN
     at_start = phase[first] - SPEEDS[mover.speed] * first
-    return bool(abs(wrapped(at_start - middle)) <= SPAN / 2 + DIRECTION_SLACK)
+    return bool(abs(wrapped(at_start - edge - START_JITTER / 2)) <= START_MISS)
 
 
 def follow(track: Track, mover: Mover) -> Motion:
@@ -94,7 +96,8 @@ def follow(track: Track, mover: Mover) -> Motion:
     around = np.where(known[:, None], _windows(across), 0.0)
     lane = np.where(known, np.nanmean(around, axis=1), np.nan)
     allowed = np.hypot(SPEED_TOLERANCE * speed * WINDOW / 12**0.5, JITTER)   # a ramp's deviation is length / sqrt(12)
-    obeys = (rms <= allowed) & (np.nanstd(around, axis=1) <= LANE_RMS) & _steady(phase, lane, speed)
+    in_lane = (np.nanstd(around, axis=1) <= LANE_RMS) & (np.abs(lane - LANES[mover.lane]) <= LANE_MISS)
+    obeys = (rms <= allowed) & in_lane & _steady(phase, lane, speed)
     return Motion(phase, lane, obeys, _starts_forward(phase, obeys, mover))
 
 

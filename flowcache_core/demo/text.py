@@ -1,29 +1,32 @@
 """Prompts of the bundled world: a small grammar, and a deterministic text codebook in place of a text encoder.
 
-    a COLOUR SHAPE moving DIRECTION [slowly | quickly] [and a second one] [behind a wall]
+    a COLOUR SHAPE moving DIRECTION [slowly | quickly] [in the first | second | third lane] [and a second one]
+    [behind a wall]
 
-Every prompt becomes `ROWS` rows of `WIDTH` numbers, one a slot (colour, shape, direction and speed of two shapes, and
-the wall); a row is the sum of the word's and the slot's code. Codes are +-1 patterns drawn from SHAKE-256 of the
+Every prompt becomes `ROWS` rows of `WIDTH` numbers, one a slot (colour, shape, direction, speed and lane of two shapes,
+and the wall); a row is the sum of the word's and the slot's code. Codes are +-1 patterns drawn from SHAKE-256 of the
 word, so they need no weights and are the same everywhere. The empty prompt has the blank code in every slot.
 """
 
 import hashlib
 import re
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .world import COLOURS, DIRECTIONS, SHAPES, SPEEDS, Mover, Scene
+from .world import COLOURS, DIRECTIONS, LANES, SHAPES, SPEEDS, Mover, Scene
 
 WIDTH = 4096
-SLOTS = tuple(f"{kind}{number}" for number in (1, 2) for kind in ("colour", "shape", "direction", "speed")) + ("wall",)
+KINDS = {"colour": COLOURS, "shape": SHAPES, "direction": DIRECTIONS, "speed": SPEEDS, "lane": LANES}
+SLOTS = tuple(f"{kind}{number}" for number in (1, 2) for kind in KINDS) + ("wall",)
 ROWS = len(SLOTS)
 BLANK = "<blank>"
-FILLERS = frozenset("a an the and moving moves move behind passing passes in front of".split())
-KINDS = {"colour": COLOURS, "shape": SHAPES, "direction": DIRECTIONS, "speed": SPEEDS}
-FORM = "a COLOUR SHAPE moving DIRECTION [slowly|quickly] [and a second one] [behind a wall]"
+FILLERS = frozenset("a an the and moving moves move behind passing passes in front of lane".split())
+FORM = ("a COLOUR SHAPE moving DIRECTION [slowly|quickly] [in the first|second|third lane] [and a second one] "
+        "[behind a wall]")
 
 
 def vocabulary() -> str:
@@ -52,12 +55,23 @@ def parse(prompt: str) -> Scene:
         missing = [kind for kind in ("colour", "shape", "direction") if kind not in mover]
         if missing:
             raise ValueError(f"prompt {prompt!r}: no {' and no '.join(missing)} for a shape; write {FORM}")
-    return Scene(tuple(Mover(**{"speed": "slowly", **mover}) for mover in movers), "wall" in words)
+    return Scene(tuple(_with_lanes([Mover(**{"speed": "slowly", **mover}) for mover in movers],
+                                   ["lane" in mover for mover in movers])), "wall" in words)
+
+
+def _with_lanes(movers: list[Mover], given: list[bool]) -> list[Mover]:
+    """Movers of which those without a lane of their own have one that no other on their axis has."""
+    for n, mover in enumerate(movers):
+        if not given[n]:
+            taken = {other.lane for m, other in enumerate(movers) if m != n and other.axis == mover.axis
+                     and (given[m] or m < n)}
+            movers[n] = replace(mover, lane=next(lane for lane in ("second", "third", "first") if lane not in taken))
+    return movers
 
 
 def describe(scene: Scene) -> str:
     """The prompt of a scene; `parse` undoes it."""
-    parts = [f"a {m.colour} {m.shape} moving {m.direction} {m.speed}" for m in scene.movers]
+    parts = [f"a {m.colour} {m.shape} moving {m.direction} {m.speed} in the {m.lane} lane" for m in scene.movers]
     return " and ".join(parts) + (" behind a wall" if scene.wall else "")
 
 
@@ -72,7 +86,7 @@ def encode_scene(scene: Scene | None) -> Tensor:
     words = [BLANK] * ROWS
     if scene is not None:
         for number, mover in enumerate(scene.movers):
-            words[4 * number:4 * number + 4] = [mover.colour, mover.shape, mover.direction, mover.speed]
+            words[number * len(KINDS):(number + 1) * len(KINDS)] = [getattr(mover, kind) for kind in KINDS]
         words[-1] = "wall" if scene.wall else BLANK
     return torch.stack([_code(word) + _code(slot) for word, slot in zip(words, SLOTS, strict=True)]) / 2**0.5
 

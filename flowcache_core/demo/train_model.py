@@ -18,8 +18,8 @@ from .latent_pool import CLIP_LATENTS, LatentPool
 from .text import encode_scene
 
 CHUNK_FRAMES = 3
-SHAPES = ((8, 4), (4, 8))   # (batch, chunks) of short and of long clips
-LONG = 0.25                 # share of long clips
+SHAPES = ((32, 1), (8, 4), (4, 8))   # (batch, chunks) of openings, short and long clips
+SHARES = (0.45, 0.4, 0.15)           # of the batches
 CLEAN_CHUNK, STAGGERED, BIDIRECTIONAL, DROPPED_PROMPT = 0.15, 0.5, 0.2, 0.1
 MAX_OFFSET, NOISE_SHIFT = 400, 3.0
 MUON_RATE = 4.0             # of the matrices of the blocks, against everything else
@@ -60,7 +60,8 @@ def draw_sigma(generator: torch.Generator, count: int, chunks: int) -> Tensor:
     """`(count, chunks)` noise levels: independent ones, of which some are 0, or rows with a constant lag from chunk to
     chunk, as in the plans (lag 0: all chunks together; lag 1: one after the other)."""
     free = torch.rand(count, chunks, generator=generator)
-    free = free.masked_fill(torch.rand(count, chunks, generator=generator) < CLEAN_CHUNK, 0.0)
+    if chunks > 1:
+        free = free.masked_fill(torch.rand(count, chunks, generator=generator) < CLEAN_CHUNK, 0.0)
     lag = torch.rand(count, 1, generator=generator)
     start = 1 - torch.rand(count, 1, generator=generator) * (1 + (chunks - 1) * lag)
     staggered = (start + lag * torch.arange(chunks)).clamp(0, 1)
@@ -70,7 +71,7 @@ def draw_sigma(generator: torch.Generator, count: int, chunks: int) -> Tensor:
 
 def draw_windows(generator: torch.Generator, count: int, chunks: int) -> Tensor:
     """`(count,)`; at least two chunks, since only the first chunk of a video ever stands alone."""
-    windows = torch.randint(2, chunks + 1, (count,), generator=generator)
+    windows = torch.randint(min(2, chunks), chunks + 1, (count,), generator=generator)
     windows = windows.masked_fill(torch.rand(count, generator=generator) < 0.4, chunks)
     return windows.masked_fill(torch.rand(count, generator=generator) < BIDIRECTIONAL, 0)
 
@@ -79,16 +80,17 @@ def draw_batch(pool: LatentPool, generator: torch.Generator) -> Batch:
     def pick(n: int) -> int:
         return int(torch.randint(0, n, (), generator=generator))
 
-    count, chunks = SHAPES[torch.rand((), generator=generator).item() < LONG]
+    count, chunks = SHAPES[int(torch.multinomial(torch.tensor(SHARES), 1, generator=generator))]
     frames = chunks * CHUNK_FRAMES
-    # One offset a batch: the rotary table is shared by its rows. Half of the batches begin where videos begin.
-    offset = 1 + pick(MAX_OFFSET) if pick(2) and frames < CLIP_LATENTS else 0
+    # One offset a batch: the rotary table is shared by its rows.
+    offset = 1 + pick(MAX_OFFSET) if chunks > 1 and pick(2) else 0
+    clips = pool.openings if chunks == 1 else pool.later if offset else pool.starts
     latents, texts = [], []
     for _ in range(count):
-        clip = pick(len(pool.latents))
+        clip, text = clips[pick(len(clips))]
         start = 1 + pick(CLIP_LATENTS - frames) if offset else 0
-        latents.append(pool.latents[clip][:, start:start + frames])
-        texts.append(encode_scene(None) if torch.rand((), generator=generator) < DROPPED_PROMPT else pool.texts[clip])
+        latents.append(clip[:, start:start + frames])
+        texts.append(encode_scene(None) if torch.rand((), generator=generator) < DROPPED_PROMPT else text)
     sigma = draw_sigma(generator, count, chunks)
     weight = (sigma > 0).float()
     if offset:
@@ -114,15 +116,17 @@ def flow_loss(model: WanTransformer, batch: Batch, generator: torch.Generator) -
 
 
 class Average:
-    """Exponential moving average of the weights; what is saved."""
+    """Exponential moving average of the weights; what is saved. It looks back over a tenth of the steps at first."""
 
     def __init__(self, model: WanTransformer, decay: float = 0.998) -> None:
-        self.decay = decay
+        self.decay, self.steps = decay, 0
         self.values = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     def update(self, model: WanTransformer) -> None:
+        self.steps += 1
+        decay = min(self.decay, self.steps / (self.steps + 9))
         for name, value in model.state_dict().items():
-            self.values[name].lerp_(value, 1 - self.decay)
+            self.values[name].lerp_(value, 1 - decay)
 
 
 def make_optimisers(model: WanTransformer, rate: float) -> list[torch.optim.Optimizer]:

@@ -2,8 +2,9 @@
 behind a wall.
 
 It needs memory (a shape that is hidden comes back where its motion says) and causality (the next frame follows from
-the last ones). Frames are `SIZE x SIZE`, `FPS` per second. A mover keeps its lane and its speed; it turns around
-where its edge meets the edge of the frame. The first mover is drawn in front of the second, the wall in front of both.
+the last ones). Frames are `SIZE x SIZE`, `FPS` per second. A mover sets off at the edge that it moves away from, keeps
+its lane and its speed, and turns around where its edge meets the edge of the frame. The first mover is drawn in front
+of the second, the wall in front of both.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,9 @@ COLOURS = {"red": (226, 52, 48), "green": (46, 184, 72), "blue": (52, 96, 232),
 SHAPES = ("circle", "square", "triangle", "cross")
 DIRECTIONS = {"left": (0, -1), "right": (0, 1), "up": (1, -1), "down": (1, 1)}   # axis (0 = x), sign
 SPEEDS = {"slowly": 1.0, "quickly": 2.0}   # pixels per frame
+LANES = {"first": 18.0, "second": 48.0, "third": 78.0}   # pixels across the axis, from the top or from the left
+LANE_JITTER, START_JITTER = 1.0, 6.0   # pixels that a start may lie beside its lane, and inside from its edge
+TWO_MOVERS, WALLED = 0.4, 0.25         # shares of random scenes
 
 # Pairs that no training clip shows; every colour and every shape is seen in other pairs.
 HELD_OUT = frozenset({("red", "triangle"), ("green", "cross"), ("blue", "circle"), ("yellow", "square")})
@@ -32,6 +36,7 @@ class Mover:
     shape: str
     direction: str
     speed: str
+    lane: str = "second"
 
     @property
     def axis(self) -> int:
@@ -54,13 +59,16 @@ class Scene:
             raise ValueError(f"{len(self.movers)} shapes: a scene has one or two")
         if len({mover.colour for mover in self.movers}) < len(self.movers):
             raise ValueError(f"two {self.movers[0].colour} shapes: give the two shapes different colours")
+        first, last = self.movers[0], self.movers[-1]
+        if first is not last and (first.axis, first.lane) == (last.axis, last.lane):
+            raise ValueError(f"two shapes in the {last.lane} lane: give one another lane or another axis")
         if self.wall and any(mover.axis for mover in self.movers):
             raise ValueError("a shape that moves up or down cannot pass behind the wall: use left or right")
 
 
 @dataclass(frozen=True)
 class Start:
-    """What the prompt leaves open: the place of a mover along its axis and across it, in pixels."""
+    """What the prompt leaves open: the exact place of a mover along its axis and across it, in pixels."""
 
     along: float
     across: float
@@ -73,9 +81,9 @@ def bounce(start: float, velocity: float, frames: np.ndarray) -> np.ndarray:
     return low + np.where(phase <= span, phase, 2 * span - phase)
 
 
-def centres(mover: Mover, start: Start, frames: int) -> np.ndarray:
-    """Centres `(frames, 2)` as x, y."""
-    along = bounce(start.along, mover.velocity, np.arange(frames, dtype=np.float64))
+def centres(mover: Mover, start: Start, frames: int, first: int = 0) -> np.ndarray:
+    """Centres `(frames, 2)` as x, y, from frame `first` of the video on."""
+    along = bounce(start.along, mover.velocity, np.arange(first, first + frames, dtype=np.float64))
     across = np.full(frames, start.across)
     return np.stack([across, along] if mover.axis else [along, across], axis=1)
 
@@ -95,12 +103,12 @@ def _distance(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.maximum(y - r, (2 * np.abs(x) - (y + r)) * slope)
 
 
-def render(scene: Scene, starts: Sequence[Start], frames: int) -> np.ndarray:
-    """Frames `(frames, SIZE, SIZE, 3)`, uint8 RGB."""
+def render(scene: Scene, starts: Sequence[Start], frames: int, first: int = 0) -> np.ndarray:
+    """Frames `(frames, SIZE, SIZE, 3)`, uint8 RGB, from frame `first` of the video on."""
     grid = np.arange(SIZE, dtype=np.float32) + 0.5
     video = np.broadcast_to(np.float32(BACKGROUND), (frames, SIZE, SIZE, 3)).copy()
     for mover, start in reversed(list(zip(scene.movers, starts, strict=True))):
-        centre = centres(mover, start, frames).astype(np.float32)
+        centre = centres(mover, start, frames, first).astype(np.float32)
         x = grid[None, None, :] - centre[:, 0, None, None]
         y = grid[None, :, None] - centre[:, 1, None, None]
         cover = np.clip(0.5 - _distance(mover.shape, x, y), 0, 1)[..., None]
@@ -111,28 +119,26 @@ def render(scene: Scene, starts: Sequence[Start], frames: int) -> np.ndarray:
 
 
 def random_starts(scene: Scene, rng: np.random.Generator) -> tuple[Start, ...]:
-    """Places for the movers; two movers on one axis get lanes that do not touch."""
-    low, high = RADIUS, SIZE - RADIUS
-    lanes: list[float] = []
+    """Places for the movers: near the edge that each moves away from, near the middle of its lane."""
+    starts = []
     for mover in scene.movers:
-        lane = rng.uniform(low, high)
-        while any(other.axis == mover.axis and abs(lane - taken) < 2 * RADIUS + 4
-                  for other, taken in zip(scene.movers, lanes, strict=False)):
-            lane = rng.uniform(low, high)
-        lanes.append(lane)
-    return tuple(Start(rng.uniform(low, high), lane) for lane in lanes)
+        inside = rng.uniform(0, START_JITTER)
+        along = RADIUS + inside if mover.velocity > 0 else SIZE - RADIUS - inside
+        starts.append(Start(along, LANES[mover.lane] + rng.uniform(-LANE_JITTER, LANE_JITTER)))
+    return tuple(starts)
 
 
 def random_scene(rng: np.random.Generator, held_out: bool = False) -> Scene:
     """A scene of the training distribution, or (`held_out`) one whose first mover is a held-out pair."""
     pairs = [(c, s) for c in COLOURS for s in SHAPES if ((c, s) in HELD_OUT) == held_out]
     common = [(c, s) for c in COLOURS for s in SHAPES if (c, s) not in HELD_OUT]
-    wall, count = bool(rng.random() < 0.3), int(rng.integers(1, 3))
+    wall, count = bool(rng.random() < WALLED), 1 + int(rng.random() < TWO_MOVERS)
     movers: list[Mover] = []
     while len(movers) < count:
         choice = common if movers else pairs
         colour, shape = choice[rng.integers(len(choice))]
         directions = ("left", "right") if wall else tuple(DIRECTIONS)
-        if colour not in {mover.colour for mover in movers}:
-            movers.append(Mover(colour, shape, str(rng.choice(directions)), str(rng.choice(tuple(SPEEDS)))))
+        mover = Mover(colour, shape, *(str(rng.choice(words)) for words in (directions, tuple(SPEEDS), tuple(LANES))))
+        if all(mover.colour != m.colour and (mover.axis, mover.lane) != (m.axis, m.lane) for m in movers):
+            movers.append(mover)
     return Scene(tuple(movers), wall)

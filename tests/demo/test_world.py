@@ -5,8 +5,11 @@ from flowcache_core.demo.text import ROWS, WIDTH, DemoTextEncoder, describe, enc
 from flowcache_core.demo.world import (
     COLOURS,
     HELD_OUT,
+    LANE_JITTER,
+    LANES,
     RADIUS,
     SIZE,
+    START_JITTER,
     WALL,
     WALL_SPAN,
     Mover,
@@ -40,7 +43,7 @@ def test_a_mover_keeps_its_lane_and_a_vertical_one_moves_in_y():
 
 
 def test_the_first_mover_is_in_front_of_the_second_and_the_wall_in_front_of_both():
-    pair = Scene((mover(), mover("blue", "square", "left")))
+    pair = Scene((mover(), Mover("blue", "square", "left", "quickly", "third")))
     frame = render(pair, (Start(48, 48), Start(48, 48)), 1)[0]
     assert tuple(frame[48, 48]) == COLOURS["red"]
     walled = render(Scene(pair.movers, True), (Start(48, 48), Start(48, 48)), 1)[0]
@@ -61,16 +64,30 @@ def test_held_out_pairs_are_in_no_training_scene_and_lead_every_held_out_one():
         assert (first.colour, first.shape) in HELD_OUT
 
 
-def test_movers_on_one_axis_start_in_lanes_that_do_not_touch():
+def test_movers_on_one_axis_never_touch():
+    lanes = sorted(LANES.values())
+    assert min(np.diff(lanes)) - 2 * LANE_JITTER >= 2 * RADIUS
+    assert RADIUS <= lanes[0] - LANE_JITTER and lanes[-1] + LANE_JITTER <= SIZE - RADIUS
+
+
+@pytest.mark.parametrize(("direction", "low", "high"), [
+    ("right", RADIUS, RADIUS + START_JITTER), ("up", SIZE - RADIUS - START_JITTER, SIZE - RADIUS)])
+def test_a_mover_sets_off_at_the_edge_that_it_moves_away_from_in_its_lane(direction, low, high):
     rng = np.random.default_rng(1)
-    scene = Scene((mover(), mover("blue", direction="left")))
-    for _ in range(200):
-        a, b = random_starts(scene, rng)
-        assert abs(a.across - b.across) >= 2 * RADIUS
+    for lane, across in LANES.items():
+        for _ in range(50):
+            (start,) = random_starts(Scene((Mover("red", "circle", direction, "slowly", lane),)), rng)
+            assert low <= start.along <= high and abs(start.across - across) <= LANE_JITTER
+
+
+def test_a_clip_from_the_middle_of_a_video_is_a_part_of_it():
+    scene, starts = Scene((mover(),)), (Start(20, 48),)
+    assert (render(scene, starts, 90)[70:] == render(scene, starts, 20, first=70)).all()
 
 
 @pytest.mark.parametrize(("movers", "wall", "word"), [
-    ((), False, "0 shapes"), ((mover(), mover()), False, "two red"), ((mover(direction="up"),), True, "wall")])
+    ((), False, "0 shapes"), ((mover(), mover()), False, "two red"), ((mover(direction="up"),), True, "wall"),
+    ((mover(), mover("blue", direction="left")), False, "two shapes in the second lane")])
 def test_impossible_scenes_are_refused(movers, wall, word):
     with pytest.raises(ValueError, match=word):
         Scene(movers, wall)
@@ -81,6 +98,16 @@ def test_parse_undoes_describe():
     for _ in range(200):
         scene = random_scene(rng)
         assert parse(describe(scene)) == scene
+
+
+def test_lanes_may_be_left_out_and_then_no_two_shapes_share_one():
+    def lanes(prompt):
+        return [m.lane for m in parse(prompt).movers]
+
+    assert lanes("a red circle moving left and a blue square moving right") == ["second", "third"]
+    assert lanes("a red circle moving left and a blue square moving up") == ["second", "second"]
+    assert lanes("a red circle moving left and a blue square moving right in the second lane") == ["third", "second"]
+    assert lanes("a red circle moving left in the third lane") == ["third"]
 
 
 def test_speed_may_be_left_out_and_every_unknown_word_is_named():
