@@ -6,7 +6,7 @@ from ..kv import MERGERS, SCORERS, Compression, KVBudget
 from ..kv.compression import GRANULARITIES
 from .request import parse_settings
 
-BESIDE_MERGER = "recency"   # scorer where only a merger is named: the oldest tokens leave
+BESIDE_MERGER = "attention"   # scorer where only a merger is named
 
 
 def add_memory_options(parser: argparse.ArgumentParser) -> None:

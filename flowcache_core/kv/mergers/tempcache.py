@@ -2,7 +2,7 @@
 
 From the paper: a token is linked to the most similar one of the previous frame, the newest key of a chain of links and
 the mean of its values stand for all of them, and log m is added to the logit. Ours: similarity is that of keys turned
-back to a common frame, links are one to one, and no more tokens are merged than must go.
+back to a common frame, links are one to one, and no more tokens are merged than must go. Also ours: `close_links`.
 """
 
 from dataclasses import dataclass
@@ -70,7 +70,8 @@ class TempCache(Merger):
 @MERGERS.register("close_links")
 @dataclass(frozen=True)
 class CloseLinks(TempCache):
-    """The same links, the closest first, however unlike: merged rather than dropped. Ours."""
+    """Merges only keys that are nearly the same as they are stored, the closest first: the rest is for the scorer."""
 
-    similarity: float = knob(0.0, -1, 2, "least cosine of two keys that are linked; above 1 nothing is merged")
+    similarity: float = knob(0.99, -1, 2, "least cosine of two keys that are linked; above 1 nothing is merged")
     first: str = knob("closest", None, None, "which links are merged where not all need be: oldest or closest")
+    align: str = knob("none", None, None, "keys are compared as if all were of one frame (time), or as they are (none)")
