@@ -119,16 +119,19 @@ class PassAttention:
         seen = [*self.p.reads, *own] if stored_all else self.p.reads
         keys, values = self._read(layer, cache, seen)
         log_m = self.store.log_m(layer, cache, seen)
+        steps = self.store.key_steps(layer, cache, seen)
+        marks = [log_m, None if steps is None else steps.squeeze(-1).to(k.device)]
         if chosen is not None:
-            keys, values, log_m = keys[chosen], values[chosen], None if log_m is None else log_m[chosen]
+            keys, values = keys[chosen], values[chosen]
+            marks = [None if mark is None else mark[chosen] for mark in marks]
         keys, values = keys.to(k.dtype), values.to(v.dtype)
         if not stored_all:
             keys, values = torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)
-            log_m = None if log_m is None else torch.nn.functional.pad(log_m, (0, k.shape[2]))
+            marks = [None if mark is None else torch.nn.functional.pad(mark, (0, k.shape[2])) for mark in marks]
         self.keys_seen = max(self.keys_seen, keys.shape[2])
         own_keys = keys.shape[2] if not self.p.reads else max(part.stop for part in self._slices.values())
         place = self._place(layer, stream, numbers, self.p.reads, own_keys)
-        return self.attending.attend("self", place, q, keys, values, log_m, attend)
+        return self.attending.attend("self", place, q, keys, values, marks[0], attend, marks[1])
 
     def _read(self, layer: int, stream: str, chunks: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Cached keys and values; those of chunks that are told another place turned to it, and first."""

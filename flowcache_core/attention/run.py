@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from .block_attention import KeySet
+from .quantised import with_step_channel
 from .sparse import Place, SparseAttention
 from .weighted import Attend, WeightedAttention
 
@@ -17,12 +18,21 @@ class AttentionRun:
         self.sparse, self.weighted = sparse, weighted or WeightedAttention()
         self._memory: dict[tuple, tuple[tuple, dict[Any, Any]]] = {}
         self._seen: dict[str, list[float]] = {}
-        self.calls = 0
+        self.calls, self._uncorrected = 0, False
 
     def attend(self, kind: str, place: Place | None, q: Tensor, k: Tensor, v: Tensor, log_m: Tensor | None,
-               attend: Attend) -> Tensor:
-        """place: None where only dense attention is right."""
+               attend: Attend, steps: Tensor | None = None) -> Tensor:
+        """place: None where only dense attention is right. steps `(B, Hk, n)`: of keys that were rounded."""
         self.calls += 1
+        if steps is None:
+            return self._attend(kind, place, q, k, v, log_m, attend)
+        if not self.weighted.fits(attend, q, k, v):
+            self._uncorrected = True
+            return self._attend(kind, place, q, k, v, log_m, attend)
+        return self._attend(kind, place, *with_step_channel(q, k, v, steps), log_m, attend)[..., :v.shape[-1]]
+
+    def _attend(self, kind: str, place: Place | None, q: Tensor, k: Tensor, v: Tensor, log_m: Tensor | None,
+                attend: Attend) -> Tensor:
         method = self.sparse.method(kind, place) if self.sparse is not None and place is not None else None
         if method is None:
             return self.weighted(attend, q, k, v, log_m)
@@ -46,14 +56,16 @@ class AttentionRun:
                              "or MAGI network")
 
     def notes(self) -> list[str]:
-        """Sentences on what sparse attention did."""
+        """Sentences on what was not plain attention."""
+        told = ["keys in int8 without the correction of their rounding: this host's attention takes no wider heads"]
+        told = told if self._uncorrected else []
         if self.sparse is None:
-            return []
+            return told
         found = [f"sparse {kind}-attention looked at {self.density[kind]:.0%} of the pairs in {calls} calls"
                  for kind, calls in self.sparse_calls.items()]
         idle = [f"sparse {kind}-attention was never on: too few steps or layers, or no past"
                 for kind in self.sparse.by_kind if kind not in self._seen]
-        return found + idle
+        return told + found + idle
 
     @property
     def density(self) -> dict[str, float]:

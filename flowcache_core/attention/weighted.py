@@ -51,10 +51,10 @@ class WeightedAttention:
         """`attend(q, k, v)` where `log_m` is None."""
         if log_m is None:
             return attend(q, k, v)
-        channels = self.carrier == "channels" or self.carrier == "auto" and q.is_cuda and self._fits(attend, q, k, v)
+        channels = self.carrier == "channels" or self.carrier == "auto" and q.is_cuda and self.fits(attend, q, k, v)
         return (attend_widened if channels else attend_masked)(attend, q, k, v, log_m)
 
-    def _fits(self, attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> bool:
+    def fits(self, attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> bool:
         """Whether the host's attention takes a wider head, tried on a few tokens."""
         kind = (q.dtype, q.shape[-1])
         if kind not in self._takes_width:

@@ -67,7 +67,7 @@ def test_no_wider_head_where_the_attention_refuses_it():
 
     weighted = WeightedAttention()
     q, k, v = normal(1, 2, 40, 8), normal(1, 2, 60, 8, seed=1), normal(1, 2, 60, 8, seed=2)
-    assert [weighted._fits(narrow, q, k, v) for _ in range(2)] == [False, False] and calls == [(16, 8)]
+    assert [weighted.fits(narrow, q, k, v) for _ in range(2)] == [False, False] and calls == [(16, 8)]
     log_m = torch.rand(1, 2, 60)
     found = weighted(narrow, q, k, v, log_m)
     torch.testing.assert_close(found, attend_widened(attend, q, k, v, log_m), atol=1e-5, rtol=1e-5)
