@@ -19,11 +19,9 @@ ROOT = Path(__file__).resolve().parent
 REQUIREMENTS, CONSTRAINTS = "requirements-dev.txt", "constraints.txt"
 STAMP, TORCH_LINK = "set-up-stamp", "torch-link.pth"
 SHARED = "include-system-site-packages"
-# `python -m pytest` would put the root on sys.path, where our folder `nodes` hides ComfyUI's module of that name.
-PYTEST = "import runpy, sys; sys.path[:] = filter(None, sys.path); runpy.run_module('pytest', {}, '__main__', True)"
 VERBS = {
     "demo": ("make a video with the bundled model", ["-m", "flowcache_core", "demo"]),
-    "test": ("run the tests", ["-c", PYTEST]),
+    "test": ("run the tests", [os.path.join("tests", "run.py")]),
     "lint": ("check the sources", ["-m", "ruff", "check"]),
     "bench": ("measure speed, memory and quality", [os.path.join("benchmarks", "bench.py")]),
     "train": ("train the bundled model on", ["-m", "flowcache_core", "train"]),

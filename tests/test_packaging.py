@@ -1,6 +1,5 @@
 """What the pack declares: its dependencies, and what ComfyUI loads."""
 
-import asyncio
 import inspect
 import sys
 from pathlib import Path
@@ -69,18 +68,3 @@ def test_pack_loads_without_the_host(root: Path, pack: ModuleType) -> None:
     assert inspect.iscoroutinefunction(pack.comfy_entrypoint)
     assert (root / pack.WEB_DIRECTORY / "docs").is_dir()
     assert not hasattr(pack, "NODE_CLASS_MAPPINGS")   # beside it, ComfyUI would not look at the entry point
-
-
-def test_entry_point_makes_an_extension(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    class ComfyExtension:
-        pass
-
-    latest = ModuleType("comfy_api.latest")
-    latest.ComfyExtension = ComfyExtension
-    monkeypatch.setitem(sys.modules, "comfy_api", ModuleType("comfy_api"))
-    monkeypatch.setitem(sys.modules, "comfy_api.latest", latest)
-
-    extension = asyncio.run(pack.comfy_entrypoint())
-
-    assert isinstance(extension, ComfyExtension)
-    assert asyncio.run(extension.get_node_list()) == []
