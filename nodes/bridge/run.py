@@ -4,15 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import comfy.utils
 import torch
 from torch import Tensor
 
-from ...flowcache_core.cli.request import PlanRequest
 from ...flowcache_core.generation import Generation, Given, RunSettings
 from ...flowcache_core.plan import ChunkPlan, dense
 from ...flowcache_core.plan.chunk_plan import Chunk, split_frames
 from ...flowcache_core.profiles import Profile
-from ...flowcache_core.profiles.schedule import first_table, profile_history, step_table
+from ...flowcache_core.profiles.schedule import first_table, step_table
+from ...flowcache_core.sampling import PLANS, SCHEDULES, plan_request, shown_frames
 from ...flowcache_core.solvers import NOISE_RULES, SOLVERS, NoiseRule, SigmaTable
 from .backbone import ComfyBackbone
 from .guidance import HostGuidance, needs_negative, roles
@@ -21,6 +22,7 @@ from .template import Template, template_of
 KV_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp8": torch.float8_e4m3fn,
              "int8": torch.int8}
 AS_PROFILED, GIVEN = "profile", "given"
+ORDERS = (AS_PROFILED, *dict.fromkeys((*SCHEDULES, *PLANS)))
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class ChunkRequest:
 
     steps, shift: of the profile's own levels, or steps None: the levels that the sampler is handed. noise: a rule's
     name, or "given": the noise that the sampler is handed. prompts: conditionings by the chunk at which they begin.
-    prefix: latents `(B, C, F, h, w)`, as the host scales them, that the video begins with.
+    prefix: latents `(B, C, F, h, w)`, as the host scales them, that the video begins with; start_image, end_image:
+    `(1, H, W, 3)`, that it begins with, or ends before, encoded by vae.
     """
 
     steps: int | None = None
@@ -41,6 +44,9 @@ class ChunkRequest:
     noise: str = AS_PROFILED
     prompts: Mapping[int, Any] = field(default_factory=dict)
     prefix: Tensor | None = None
+    start_image: Tensor | None = None
+    end_image: Tensor | None = None
+    vae: Any = None
 
 
 @dataclass(frozen=True)
@@ -97,20 +103,54 @@ def handed_levels(sigmas: Tensor, model_sampling: Any) -> SigmaTable:
 
 def build_plan(profile: Profile, request: ChunkRequest, frames: int, steps: int) -> ChunkPlan:
     """Raises ValueError where the numbers make no plan."""
-    chunk, given = chunk_frames_of(profile, request.chunk_frames), 0
-    if request.prefix is not None:
-        given = request.prefix.shape[2]
-        if given >= frames or given % chunk:
-            raise ValueError(f"prefix of {given} latent frames in a video of {frames}: expected whole chunks of "
-                             f"{chunk}, and fewer than the video has; shorten the prefix, or make the video longer")
-    if frames <= chunk:
+    chunk, given = chunk_frames_of(profile, request.chunk_frames), given_frames(profile, request)
+    if given and (given >= frames or given % chunk):
+        raise ValueError(f"a start of {given} latent frames in a video of {frames}: expected whole chunks of {chunk}, "
+                         "and fewer than the video has; shorten it, or make the video longer")
+    if frames <= chunk and request.end_image is None:
         return dense(frames, frames, steps)   # nothing to look back to, so nothing to cache
-    history, sink = profile_history(profile)
-    ar_step = request.ar_step if request.ar_step >= 0 else -(-profile.ar_step * steps // profile.steps)
-    name = profile.plan if request.plan == AS_PROFILED else request.plan
-    first = len(profile.first_step_list) or None if request.steps is not None else None
-    return PlanRequest(name, frames, chunk, steps, ar_step, profile.commit, profile.in_flight, history, sink, first,
-                       profile.near_clean_from).build()
+    made = plan_request(profile, frames, **_order(profile, request), chunk_frames=chunk, steps=steps,
+                        ar_step=None if request.ar_step < 0 else request.ar_step)
+    switches = tuple(sorted(c for c in request.prompts if c)) if profile.recache and made.name == "sequential" else ()
+    return replace(made, first_steps=made.first_steps if request.steps else None, switches=switches,
+                   prefix_chunks=given // chunk, end=request.end_image is not None).build()
+
+
+def _order(profile: Profile, request: ChunkRequest) -> dict[str, str]:
+    if request.plan == AS_PROFILED:
+        return {}
+    word = request.plan in SCHEDULES and (profile.plan in ("diffusion_forcing", "dense") or request.plan not in PLANS)
+    return {"schedule" if word else "plan": request.plan}
+
+
+def given_frames(profile: Profile, request: ChunkRequest) -> int:
+    """Latent frames that the video begins with and no step touches. Raises ValueError for a model without images."""
+    if request.start_image is None or request.prefix is not None:
+        if request.start_image is not None:
+            raise ValueError("start image together with prefix latents: the video can begin with one of them only")
+        return 0 if request.prefix is None else request.prefix.shape[2]
+    if profile.image == "none":
+        raise ValueError(f"a start image with {profile.title}: it was not trained to take one; leave it open")
+    return 0 if profile.image == "per_frame" else chunk_frames_of(profile, request.chunk_frames)
+
+
+def given_latents(model: Any, profile: Profile, request: ChunkRequest, size: tuple[int, int]) -> Given:
+    """What no step touches, in the model's own scale. size: of the pixels."""
+    def encoded(image: Tensor, frames: int) -> Tensor:
+        pixels = comfy.utils.common_upscale(image[:1, :, :, :3].movedim(-1, 1), size[1], size[0], "bilinear", "center")
+        clip = pixels.movedim(1, -1).expand(shown_frames(frames), -1, -1, -1)
+        return model.process_latent_in(request.vae.encode(clip))
+
+    if (request.start_image is not None or request.end_image is not None) and request.vae is None:
+        raise ValueError("a start or end image without a vae: connect the one that belongs to the model")
+    end = None if request.end_image is None else encoded(request.end_image, 1)
+    if request.prefix is not None:
+        return Given(model.process_latent_in(request.prefix), end)
+    if request.start_image is None:
+        return Given(end=end)
+    frames = given_frames(profile, request)
+    return Given(encoded(request.start_image, frames), end) if frames else Given(
+        end=end, held={0: encoded(request.start_image, 1)})
 
 
 def asked(guider: Any, options: dict[str, Any], request: ChunkRequest, handed: Tensor, noise: Tensor,
@@ -131,6 +171,7 @@ def asked(guider: Any, options: dict[str, Any], request: ChunkRequest, handed: T
         first_table=first_table(profile, plan, request.shift or profile.shift), solver=SOLVERS.make(solver),
         policy=template.policy, predictor=template.predictor, budget=template.budget, compression=template.compression,
         noise_rule=NOISE_RULES.make(rule), context_timestep=profile.context_timestep,
+        given_noise=profile.addnoise,
         kv_dtype=None if template.kv_dtype == "auto" else KV_DTYPES[template.kv_dtype])
 
 
@@ -146,11 +187,13 @@ class ChunkedRun:
                 handed[0], noise, torch.zeros_like(noise) if latent is None else latent, False)
             self.settings = replace(self.settings, noise_rule=GivenNoise(start, self.settings.noise_rule))
         starts = sorted({0, *request.prompts})
-        number = [sum(start <= c for start in starts) - 1 for c in range(len(self.plan.chunks))]
+        number = [sum(start <= c for start in starts) - 1 for c in range(len(self.plan.chunks) - self.plan.end_chunks)]
         texts = {stream: [torch.full((1, 1, 1), float(n)) for n in number] for stream in self.settings.streams}
+        model, profile = guider.model_patcher.model, profile_of(template_of(options))
+        given = given_latents(model, profile, request, (8 * noise.shape[3], 8 * noise.shape[4]))
         alone = len(self.plan.chunks) == 1 and not request.steps
         self.backbone = ComfyBackbone(guider, options, seed, prompts, alone)
-        self.generation = Generation(self.backbone, self.plan, self.settings, texts, Given(request.prefix))
+        self.generation = Generation(self.backbone, self.plan, self.settings, texts, given)
 
     def close(self) -> None:
         self.generation.close()

@@ -32,7 +32,8 @@ def test_file_that_does_not_import_leaves_the_other_nodes(root: Path, pack: Modu
     copy = tmp_path / "pack"
     (copy / "nodes").mkdir(parents=True)
     (copy / "flowcache_core").symlink_to(root / "flowcache_core")
-    for path in (root / "__init__.py", *(root / "nodes").glob("*.py")):
+    for path in (root / "__init__.py", *(root / "nodes").rglob("*.py")):
+        (copy / path.relative_to(root)).parent.mkdir(exist_ok=True)
         (copy / path.relative_to(root)).write_text(path.read_text())
     (copy / "nodes" / "broken.py").write_text("import a_module_that_no_host_has\n")
     with caplog.at_level(logging.ERROR):

@@ -1,0 +1,133 @@
+"""What the Chunked AR Sampler node does with its inputs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import folder_paths
+import latent_preview
+import torch
+from torch import Tensor
+
+from ..flowcache_core.per_chunk import parse_prompts
+from ..flowcache_core.profiles import Profile
+from ..flowcache_core.trace import Trace
+from .bridge.chunked import ChunkedSampler
+from .bridge.keeping import collector
+from .bridge.listening import Frames
+from .bridge.outer import attach
+from .bridge.run import AS_PROFILED, GIVEN, ChunkRequest, levels, profile_of, split
+from .bridge.template import template_of
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The widgets and sockets of the node, by the ids of its inputs. 0 and "profile" are as the profile has it."""
+
+    seed: int
+    steps: int
+    cfg: float
+    shift: float
+    width: int
+    height: int
+    length: int
+    batch_size: int
+    chunk_frames: int
+    schedule: str
+    ar_step: int
+    noise_rule: str
+    prompts: str
+    out_folder: str = ""
+    resume_from: str = ""
+    latent: dict[str, Any] | None = None
+    vae: Any = None
+    clip: Any = None
+    start_image: Tensor | None = None
+    end_image: Tensor | None = None
+    prefix_latents: dict[str, Any] | None = None
+    noise: Any = None
+    sigmas: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """latent: as the host hands it on; frames: `(B * T, H, W, 3)`, where a vae was given."""
+
+    latent: dict[str, Any]
+    trace: Trace
+    frames: Tensor | None
+
+
+def sample(model: Any, positive: list, negative: list, asked: Asked, words: Callable[[str], None] | None) -> Sampled:
+    """Raises ValueError where the inputs do not fit one another or the model."""
+    model = attach(model)
+    profile = profile_of(template_of(model.model_options))
+    latent = asked.latent or {"samples": empty_latent(profile, asked)}
+    start = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
+    request = request_of(profile, asked, start.shape[2])
+    sigmas = asked.sigmas if asked.sigmas is not None else torch.tensor(levels(profile, request).sigmas)
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(positive, negative)
+    guider.set_cfg(asked.cfg or profile.guidance)
+    noise, seed = start_noise(asked, {**latent, "samples": start})
+    frames = None if asked.vae is None else Frames(asked.vae, model)
+    listener = collector(folder_paths.get_output_directory(), asked.out_folder, asked.resume_from, frames, words)
+    try:
+        samples = guider.sample(noise, start, ChunkedSampler(request, lambda: listener), sigmas,
+                                denoise_mask=latent.get("noise_mask"),
+                                callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
+                                disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=seed)
+        samples = samples.to(comfy.model_management.intermediate_device())
+        images = None if frames is None else frames.images()
+    finally:
+        if frames is not None:
+            frames.close()
+    kept = {key: value for key, value in latent.items() if key != "noise_mask"}
+    return Sampled({**kept, "samples": samples}, listener.trace, images)
+
+
+def empty_latent(profile: Profile, asked: Asked) -> Tensor:
+    """Zeros of the size in the widgets; a side of 0 is the profile's."""
+    height, width = asked.height // 8 or profile.latent[0], asked.width // 8 or profile.latent[1]
+    return torch.zeros(asked.batch_size, 16, (asked.length - 1) // 4 + 1, height, width)
+
+
+def start_noise(asked: Asked, latent: dict[str, Any]) -> tuple[Tensor, int]:
+    """Noise and seed: of the noise node where one is connected, else the host's noise of the seed."""
+    if asked.noise is not None:
+        return asked.noise.generate_noise(latent), asked.noise.seed
+    if asked.noise_rule == GIVEN:
+        return comfy.sample.prepare_noise(latent["samples"], asked.seed), asked.seed
+    return torch.zeros_like(latent["samples"]), asked.seed   # the rule makes its own
+
+
+def request_of(profile: Profile, asked: Asked, frames: int) -> ChunkRequest:
+    own_levels = asked.sigmas is None
+    if not own_levels and (asked.steps or asked.shift):
+        raise ValueError("sigmas together with steps or shift: the sigmas say both; set steps and shift to 0, or leave "
+                         "sigmas open")
+    chunks = len(split(profile, asked.chunk_frames, frames))
+    return ChunkRequest(
+        steps=(asked.steps or profile.steps) if own_levels else None, shift=asked.shift or None,
+        chunk_frames=asked.chunk_frames, ar_step=asked.ar_step, plan=asked.schedule,
+        noise=GIVEN if asked.noise is not None else asked.noise_rule, prompts=prompts_of(asked, chunks),
+        prefix=None if asked.prefix_latents is None else asked.prefix_latents["samples"],
+        start_image=asked.start_image, end_image=asked.end_image, vae=asked.vae)
+
+
+def prompts_of(asked: Asked, chunks: int) -> dict[int, list]:
+    """Conditionings by the chunk at which they begin. Raises ValueError without a text encoder."""
+    if not asked.prompts.strip():
+        return {}
+    if asked.clip is None:
+        raise ValueError("prompts per chunk without a text encoder: connect clip, or empty the prompts")
+    named = parse_prompts(asked.prompts, chunks)
+    begins = [c for c in range(chunks) if c == 0 or named[c] != named[c - 1]]
+    return {c: asked.clip.encode_from_tokens_scheduled(asked.clip.tokenize(named[c])) for c in begins}
+
+
+__all__ = ["AS_PROFILED", "GIVEN", "Asked", "Sampled", "sample"]

@@ -1,0 +1,197 @@
+"""The nodes as prompts: the bundled demo from loader to frames, and one sentence for what cannot work."""
+
+import importlib
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.nodes import host, tiny
+
+PROMPT = "a red circle moving right quickly"
+
+
+def node(kind: str, **inputs) -> dict:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def graph(steps: int = 4, length: int = 21, **sampler) -> dict[str, dict]:
+    """Loader, prompts, sampler, and the host's own save of the latent."""
+    asked = {"seed": 3, "steps": steps, "cfg": 1.0, "shift": 0.0, "width": 0, "height": 0, "length": length,
+             "batch_size": 1, "chunk_frames": 0, "schedule": "profile", "ar_step": -1, "noise_rule": "profile",
+             "prompts": "", "out_folder": "", "resume_from": "", **sampler}
+    return {"load": node("FlowCache_LoadARVideoModel", file="demo (bundled)", profile="auto", weights="auto",
+                         dtype="default"),
+            "yes": node("CLIPTextEncode", clip=["load", 1], text=PROMPT),
+            "no": node("CLIPTextEncode", clip=["load", 1], text=""),
+            "make": node("FlowCache_ChunkedARSampler", model=["load", 0], positive=["yes", 0], negative=["no", 0],
+                         **asked),
+            "keep": node("SaveLatent", samples=["make", 0], filename_prefix="nodes")}
+
+
+def saved(queue: host.Queue, base, prompt: dict) -> torch.Tensor:
+    found = queue.run(prompt)["keep"]["latents"][0]
+    return load_file(base / "output" / found["subfolder"] / found["filename"])["latent_tensor"]
+
+
+def behind(prompt: dict, **nodes: dict) -> dict:
+    """With nodes between loader and sampler, in their order."""
+    model = ["load", 0]
+    for name, made in nodes.items():
+        prompt[name] = {**made, "inputs": {"model": model, **made["inputs"]}}
+        model = [name, 0]
+    prompt["make"]["inputs"]["model"] = model
+    return prompt
+
+
+POLICY = {"policy": "flowcache", "preset": "auto", "threshold": "5", "warmup_steps": 1, "last_steps": 0,
+          "max_consecutive_skips": 1, "predictor": "velocity", "more_settings": ""}
+BUDGET = {"amount": 3.0, "unit": "chunks", "method": "oldest leave", "sink_chunks": 1, "recent_chunks": 0,
+          "granularity": "token", "merger": "none", "more_settings": "", "device": "auto", "dtype": "auto"}
+
+
+def test_demo_from_loader_to_frames(queue, base):
+    from PIL import Image
+
+    prompt = graph()
+    prompt["make"]["inputs"]["vae"] = ["load", 2]
+    prompt["see"] = node("SaveImage", images=["make", 2], filename_prefix="nodes")
+    prompt["decode"] = node("VAEDecode", samples=["make", 0], vae=["load", 2])
+    prompt["whole"] = node("SaveImage", images=["decode", 0], filename_prefix="whole")
+    made = queue.run(prompt)
+    assert len(made["see"]["images"]) == len(made["whole"]["images"]) == 21
+    for streamed, whole in zip(made["see"]["images"], made["whole"]["images"], strict=True):
+        a, b = (np.asarray(Image.open(base / "output" / image["filename"])).astype(int) for image in (streamed, whole))
+        assert abs(a - b).max() <= 1
+
+
+def test_policy_and_budget_change_the_video_and_off_does_not(queue, base):
+    plain = saved(queue, base, graph())
+    skipped = saved(queue, base, behind(graph(), policy=node("FlowCache_Policy", **POLICY)))
+    bounded = saved(queue, base, behind(graph(length=45), budget=node("FlowCache_KVBudget", **BUDGET)))
+    off = saved(queue, base, behind(graph(), policy=node("FlowCache_Policy", **{**POLICY, "threshold": "0"})))
+    preset = saved(queue, base, behind(graph(), all=node("FlowCache_Apply", preset="off")))
+    assert torch.equal(off, plain) and torch.equal(preset, plain) and not torch.equal(skipped, plain)
+    assert bounded.shape[2] == 12 and torch.isfinite(bounded).all()
+
+
+def test_ksampler_with_a_policy_samples_the_whole_video(queue, base):
+    prompt = behind(graph(), policy=node("FlowCache_Policy", **POLICY))
+    latent = node("EmptyHunyuanLatentVideo", width=96, height=96, length=9, batch_size=1)
+    prompt |= {"size": latent, "make": node(
+        "KSampler", model=["policy", 0], positive=["yes", 0], negative=["no", 0], latent_image=["size", 0], seed=1,
+        steps=4, cfg=2.0, sampler_name="euler", scheduler="simple", denoise=1.0)}
+    skipped = saved(queue, base, prompt)
+    prompt["make"]["inputs"]["model"] = ["load", 0]
+    assert not torch.equal(skipped, saved(queue, base, prompt))
+
+
+def test_sampler_for_custom_sampling_is_the_all_in_one(queue, base):
+    prompt = graph(noise_rule="given", steps=0)
+    prompt |= {"levels": node("ManualSigmas", sigmas="1.0, 0.8, 0.5, 0.0"),
+               "how": node("FlowCache_SamplerChunkedAR", chunk_frames=0, schedule="profile", ar_step=-1,
+                           solver="profile", noise_rule="given"),
+               "noise": node("RandomNoise", noise_seed=3), "guide": node(
+                   "CFGGuider", model=["load", 0], positive=["yes", 0], negative=["no", 0], cfg=1.0),
+               "size": node("EmptyHunyuanLatentVideo", width=96, height=96, length=21, batch_size=1)}
+    prompt["make"]["inputs"] |= {"sigmas": ["levels", 0]}
+    one = saved(queue, base, prompt)
+    prompt["make"] = node("SamplerCustomAdvanced", noise=["noise", 0], guider=["guide", 0], sampler=["how", 0],
+                          sigmas=["levels", 0], latent_image=["size", 0])
+    assert torch.equal(saved(queue, base, prompt), one)
+
+
+def test_prompts_per_chunk_change_what_comes_after(queue, base):
+    prompt = graph(prompts=f"0: {PROMPT}; 1: a blue square moving up slowly")
+    prompt["make"]["inputs"]["clip"] = ["load", 1]
+    changed, plain = saved(queue, base, prompt), saved(queue, base, graph())
+    assert torch.equal(changed[:, :, :3], plain[:, :, :3]) and not torch.equal(changed[:, :, 3:], plain[:, :, 3:])
+
+
+def test_interrupted_run_goes_on_and_ends_with_the_same_video(queue, base, pack, monkeypatch, caplog):
+    import comfy.model_management
+
+    settings = {"policy": node("FlowCache_Policy", **POLICY), "budget": node("FlowCache_KVBudget", **BUDGET)}
+    plain = saved(queue, base, behind(graph(length=45), **settings))
+    keeping = tiny.bridge(pack, "keeping")
+    save = keeping.RunFolder.save_state
+
+    def stop(self, state, last=False):
+        save(self, state, last)
+        if len(state.finished) == 2:
+            comfy.model_management.interrupt_current_processing(True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keeping.RunFolder, "save_state", stop)
+        with pytest.raises(host.PromptFailed, match="interrupted"):
+            queue.run(behind(graph(length=45, out_folder="runs/one"), **settings))
+    assert "resume_from set to runs/one" in caplog.text
+    with pytest.raises(host.PromptFailed, match="holds an unfinished run"):
+        queue.run(behind(graph(length=45, out_folder="runs/one"), **settings))
+    with pytest.raises(host.PromptFailed, match="is another run: settings.seed is 4, it was 3"):
+        queue.run(behind(graph(length=45, resume_from="runs/one", seed=4), **settings))
+    went_on = saved(queue, base, behind(graph(length=45, resume_from="runs/one"), **settings))
+    assert torch.equal(went_on, plain) and (base / "output/runs/one/trace.json").is_file()
+
+
+BAD = {
+    "unknown word": ({"yes": {"text": "a dragon"}}, {}, "unknown words in the prompt: dragon"),
+    "chunk size": ({"make": {"chunk_frames": 5}}, {}, "was made for chunks of 3 latent frames; set 0 or 3"),
+    "sigmas and steps": ({"make": {"sigmas": ["levels", 0]}}, {"levels": node("ManualSigmas", sigmas="1.0, 0.0")},
+                         "set steps and shift to 0"),
+    "unfinished sigmas": ({"make": {"sigmas": ["levels", 0], "steps": 0}},
+                          {"levels": node("ManualSigmas", sigmas="1.0, 0.5")}, "a schedule that ends with 0"),
+    "prompts without clip": ({"make": {"prompts": "0: a; 1: b"}}, {}, "connect clip"),
+    "outside": ({"make": {"out_folder": "../../elsewhere"}}, {}, "a name inside ComfyUI's output folder"),
+    "nothing there": ({"make": {"resume_from": "nowhere"}}, {}, "holds no run"),
+    "long prefix": ({"make": {"prefix_latents": ["size", 0]}},
+                    {"size": node("EmptyHunyuanLatentVideo", width=96, height=96, length=21, batch_size=1)},
+                    "make the video longer"),
+    "wrong channels": ({"make": {"latent": ["size", 0]}}, {"size": node("EmptyLatentAudio", seconds=1.0, batch_size=1)},
+                       "expected a video of 16 channels"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_sentence(queue, case):
+    changes, nodes, words = BAD[case]
+    prompt = graph() | nodes
+    for name, inputs in changes.items():
+        prompt[name]["inputs"] |= inputs
+    with pytest.raises(host.PromptFailed) as failed:
+        queue.run(prompt)
+    assert words in str(failed.value) and "\n" not in str(failed.value).strip()
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"amount": 1.0}, "needs at least"), ({"device": "gpu"}, "runs on the CPU; choose auto or cpu"),
+    ({"amount": 0.0, "method": "recency"}, "set an amount"), ({"more_settings": "mix=1"}, "scores nothing")])
+def test_bad_budget_gets_one_sentence(queue, settings, words):
+    with pytest.raises(host.PromptFailed, match=words):
+        queue.run(behind(graph(), budget=node("FlowCache_KVBudget", **{**BUDGET, **settings})))
+
+
+def test_other_step_caches_and_context_windows_are_named(queue):
+    easy = node("EasyCache", reuse_threshold=0.2, start_percent=0.15, end_percent=0.95, verbose=False)
+    with pytest.raises(host.PromptFailed, match="EasyCache or LazyCache and FlowCache are both on this model"):
+        queue.run(behind(graph(), other=easy))
+
+
+def test_lora_under_published_names(pack, tmp_path):
+    lora, model = importlib.import_module(f"{pack.__name__}.nodes.load_lora"), tiny.load()
+    a, b = torch.randn(4, tiny.DIM), torch.randn(tiny.DIM, 4)
+    for prefix in ("base_model.model.", "", "model.", "diffusion_model.", "base_model.model.diffusion_model."):
+        tensors = {f"{prefix}blocks.0.self_attn.q.lora_A.weight": a, f"{prefix}blocks.0.self_attn.q.lora_B.weight": b}
+        assert len(lora.patched(model, tensors, 1.0, "x").patches) == 1
+    with pytest.raises(ValueError, match="none of its 1 tensors belongs to this model"):
+        lora.patched(model, {"something.weight": a}, 1.0, "x.safetensors")
+
+
+def test_model_of_another_kind_gets_one_sentence(pack):
+    class Other:
+        diffusion_model = torch.nn.Linear(1, 1)
+
+    with pytest.raises(ValueError, match="model of class Linear: expected an autoregressive video model"):
+        tiny.bridge(pack, "network").network_of(Other())
+
