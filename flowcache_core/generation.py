@@ -4,6 +4,7 @@ A `Generation` is made when sampling starts and dropped when it ends, however it
 nothing hangs on the model. What it decides and measures is in its `trace`.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -214,16 +215,36 @@ class Generation:
         """Velocities `(items, C, f, h, w)` of the pass by stream."""
         velocities: dict[str, list[Tensor]] = {}
         for rows in self._row_groups(p):
-            hooks = PassHooks(self.plan, p, rows, decisions, self._lanes, self.cache.store, self.backbone.sizes.layers,
-                              self.settings, self._spans(p), self.cache.queries, self.cache.attention,
-                              getattr(self.backbone, "shift_keys", None), FlopCounter(self.backbone.sizes))
-            velocity = self._call(number, p, rows, hooks)
+            velocity, hooks = self._within_memory(number, p, rows, decisions)
             if all(decision.computes for decision in decisions.values()):
                 self.cache.attention.check_used()
             self._clean, cost = hooks.clean, cost.plus(hooks)
             for (stream, _), value in zip(rows, velocity, strict=True):
                 velocities.setdefault(stream, []).append(value)
         return {stream: torch.stack(values) for stream, values in velocities.items()}, cost
+
+    def _within_memory(self, number: int, p: Pass, rows: Sequence[RowKey],
+                       decisions: dict[Lane, Decision]) -> tuple[Tensor, PassHooks]:
+        """One call of the network; where memory runs out, again with fewer keys on the device, once a run."""
+        tables = (self._lanes.kept, self._lanes.ranges, self._lanes.differences)
+        before = [dict(table) for table in tables]
+        while True:
+            hooks = PassHooks(self.plan, p, rows, decisions, self._lanes, self.cache.store, self.backbone.sizes.layers,
+                              self.settings, self._spans(p), self.cache.queries, self.cache.attention,
+                              getattr(self.backbone, "shift_keys", None), FlopCounter(self.backbone.sizes))
+            try:
+                return self._call(number, p, rows, hooks), hooks
+            except torch.cuda.OutOfMemoryError:
+                said = self.cache.spill()
+                if not said:
+                    raise
+            for table, values in zip(tables, before, strict=True):   # as if it had not begun
+                table.clear()
+                table.update(values)
+            self.trace.notes.append(f"row {number}: {said}")
+            logging.getLogger(__name__).warning(self.trace.notes[-1])
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
     def _step(self, number: int, p: Pass, decisions: dict[Lane, Decision], velocities: dict[str, Tensor]) -> None:
         """Moves the chunks of a denoising pass; one that is to be blended waits for its near-clean pass."""

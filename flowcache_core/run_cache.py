@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .attention import AttentionRun
 from .backbones.backbone import Backbone
-from .kv import KVShape, KVStore, Residency, capacity, chunk_tokens, format_of, settle
+from .kv import KVShape, KVStore, Residency, capacity, chunk_tokens, format_of, resident_layers, settle
 from .plan.chunk_plan import ChunkPlan, Pass
 from .run_settings import RunSettings
 
@@ -30,7 +30,11 @@ class RunCache:
         room = capacity(plan, budget, tokens_per_frame, shape, group)
         self._residency = Residency(plan, budget, tokens_per_frame, budget.tokens(self._chunk, shape), group)
         marks = self._compression.marks if self._compression else ()
-        self.store = KVStore(shape, streams, room, dtype, backbone.device, marks, backbone.dtype) if room else None
+        layer_bytes = shape.bytes_per_token * room // sizes.layers
+        resident = resident_layers(settings.kv_device, sizes.layers, layer_bytes, backbone.device)
+        self.store = KVStore(shape, streams, room, dtype, backbone.device, marks, backbone.dtype,
+                             resident) if room else None
+        self._spilled = False
         self.attention = AttentionRun(settings.sparse)
         self._device, self._limited = backbone.device, budget.amount is not None
         self._layers, self.finished = sizes.layers, set(range(plan.prefix_chunks))
@@ -51,6 +55,16 @@ class RunCache:
         return {"resident": list(r.resident), "folded": r.folded, "finished": set(self.finished),
                 "queries": self.queries, "store": self.store.export_state() if self.store else None,
                 "attention": self.attention.export_state()}
+
+    def spill(self) -> str:
+        """Memory ran out: once a run, moves half of the resident layers' keys to the host's memory and says so; ""
+        where that was done before, or there is nothing to move."""
+        if self.store is None or self._spilled or not self.store.resident_layers:
+            return ""
+        last = self.store.resident_layers - 1
+        self._spilled, first = True, self.store.spill()
+        return (f"memory ran out: keys and values of layers {first} to {last} now lie in the host's memory; the run "
+                "went on")
 
     def takes(self, state: dict[str, Any], needed: Sequence[int]) -> bool:
         """Whether the store can take over `state` of another plan, and has the keys of all `needed` chunks by that;

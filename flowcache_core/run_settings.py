@@ -27,7 +27,8 @@ Texts = Mapping[str, Sequence[Tensor]]   # embedded prompts of every chunk, by s
 class RunSettings:
     """What a run is asked for. height, width: of the latent; items: batch size; first_table: levels of chunk 0 where
     it takes other steps; context_timestep: what commit and prefix passes tell the network; kv_dtype: None is the
-    model's; batch_streams: cond and uncond in one call or in one each; compression: how finished chunks are folded
+    model's; kv_device: where keys lie, gpu, cpu (the host's memory) or auto, by free memory; batch_streams: cond and
+    uncond in one call or in one each; compression: how finished chunks are folded
     where the budget asks for room (None: the oldest leave); near_clean: weight of a chunk's own velocity where it is
     blended with that of its near-clean pass; given_noise: how noisy prefix chunks and held frames are shown to the
     network, 0..1000, with fresh noise in every row (None: as they are, prefix chunks at context_timestep and held
@@ -49,6 +50,7 @@ class RunSettings:
     first_table: SigmaTable | None = None
     context_timestep: float = 0.0
     kv_dtype: torch.dtype | None = None
+    kv_device: str = "auto"
     batch_streams: bool = True
     near_clean: float = 0.7
     given_noise: float | None = None

@@ -11,7 +11,7 @@ from ..profiles import Profile, load_profile, profile_names
 from ..reuse import POLICIES, PREDICTORS
 from ..sampling import PLANS, SCHEDULES, PlanRequest, RunRequest, plan_request
 from ..sampling.schedule import switch_chunks
-from .memory_options import add_memory_options, build_budget, build_compression, own_memory
+from .memory_options import KV_DTYPES, add_memory_options, build_budget, build_compression, own_memory
 from .request import choose_reuse
 from .sparse_options import add_sparse_options, build_sparse
 
@@ -115,4 +115,5 @@ def build_request(args: argparse.Namespace) -> RunRequest:
                       chosen.policy, chosen.predictor, build_budget(args) if own else chosen.budget,
                       build_compression(args) if own else chosen.compression, note=chosen.note,
                       latent=parse_size(args.size) if args.size else None, fps=args.fps,
-                      given_noise=given_noise(args, profile), sparse=build_sparse(args))
+                      given_noise=given_noise(args, profile), sparse=build_sparse(args),
+                      kv_dtype=KV_DTYPES.get(args.kv_dtype), kv_device=args.kv_device)

@@ -2,10 +2,14 @@
 
 import argparse
 
+import torch
+
 from ..kv import MERGERS, SCORERS, Compression, KVBudget
 from ..kv.compression import GRANULARITIES
 from .request import parse_settings
 
+KV_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "fp8": torch.float8_e4m3fn,
+             "int8": torch.int8}
 BESIDE_MERGER = "attention"   # scorer where only a merger is named
 
 
@@ -13,6 +17,10 @@ def add_memory_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("KV cache")
     group.add_argument("--kv-window", type=float, metavar="N", help="KV budget in chunks, all resident ones counted")
     group.add_argument("--kv-budget", metavar="AMOUNT", help="KV budget as '4 chunks', '1000 tokens', '64 MB', '1 GB'")
+    group.add_argument("--kv-dtype", choices=tuple(KV_DTYPES), help="in what keys and values are stored (default: as "
+                       "the network computes); the error of it is reported")
+    group.add_argument("--kv-device", choices=("auto", "gpu", "cpu"), default="auto", help="where they lie; cpu: "
+                       "in the host's memory, the next layer's copied ahead (default auto: by free memory)")
     group.add_argument("--kv-sink", type=int, default=0, help="first chunks that the budget keeps")
     group.add_argument("--kv-recent", type=int, default=0, help="last finished chunks that the budget keeps")
     group.add_argument("--kv-scorer", help=f"how cached tokens are valued when the budget asks for room: one of "

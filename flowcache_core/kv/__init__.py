@@ -3,6 +3,7 @@
 from . import mergers, scorers  # noqa: F401  (registers them)
 from .budget import KVBudget, KVShape, chunk_tokens
 from .compression import Compression, settle
+from .host_memory import resident_layers
 from .layout import Layout, Slot
 from .marks import SALIENCE, Kept, Marks
 from .merging import MERGERS, Merged, Merger
@@ -13,4 +14,4 @@ from .store import KVStore
 
 __all__ = ["MERGERS", "SALIENCE", "SCORERS", "Cached", "Compression", "KVBudget", "KVShape", "KVStore", "Kept",
            "Layout", "Marks", "Merged", "Merger", "Residency", "Room", "Scorer", "Slot", "capacity", "chunk_tokens",
-           "format_of", "least_tokens", "settle"]
+           "format_of", "least_tokens", "resident_layers", "settle"]

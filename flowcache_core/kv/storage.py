@@ -81,7 +81,7 @@ class Buffer:
     """
 
     def __init__(self, form: Format, size: Sequence[int], device: torch.device | str) -> None:
-        self.form = form
+        self.form, self.device = form, torch.device(device)
         self.parts: Parts = tuple(torch.empty((*size[:3], width), dtype=dtype, device=device)
                                   for width, dtype in form.widths(size[3]))
         self.error: Tensor | None = None
@@ -116,6 +116,10 @@ class Buffer:
     def get_parts(self, spans: Sequence[Span]) -> Parts:
         """The stored parts of `spans`, one after the other; views where there is one span."""
         return tuple(_gathered(part, spans) for part in self.parts)
+
+    def at_rest(self, span: Span) -> Parts:
+        """Views of the parts of a span, where they lie."""
+        return self.get_parts([span])
 
     def get(self, spans: Sequence[Span]) -> Tensor:
         return self.form.decode(self.get_parts(spans))

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from .budget import KVShape
+from .host_memory import Ahead, HostBuffer
 from .layout import Fold, Layout, Span, joined
 from .marks import LOG_M, Kept, Marks, Place
-from .storage import Buffer, format_of
+from .storage import Buffer, Parts, format_of
 
 MEASURED = 7   # every how many writes the error of storing is measured; of few layer counts a divisor
 Choose = Callable[[Tensor, Tensor, Tensor], Tensor | Kept]
@@ -25,16 +26,23 @@ class KVStore:
     """Keys and values `(items, heads, capacity, head_dim)` of every (layer, stream). marks: see `Marks`.
 
     dtype: in which they are stored (`storage.py`); compute: that of the network, in which one-byte formats are read
-    (default: dtype).
+    (default: dtype); resident_layers: how many layers lie on the device, the others in the host's memory (default:
+    all). Where they lie changes no bit.
     """
 
     def __init__(self, shape: KVShape, streams: Sequence[str], capacity: int, dtype: torch.dtype,
-                 device: torch.device | str, marks: Sequence[str] = (), compute: torch.dtype | None = None) -> None:
-        size = (shape.items, shape.heads, capacity, shape.head_dim)
-        self.shape = shape
+                 device: torch.device | str, marks: Sequence[str] = (), compute: torch.dtype | None = None,
+                 resident_layers: int | None = None) -> None:
+        self._size = size = (shape.items, shape.heads, capacity, shape.head_dim)
+        self.shape, self._device = shape, device
+        self.resident_layers = shape.layers if resident_layers is None else resident_layers
         self.capacity, self.streams, self.layout = capacity, tuple(streams), Layout(capacity)
         form, places = format_of(dtype, compute or dtype), [(n, s) for n in range(shape.layers) for s in self.streams]
-        self._keys, self._values = ({place: Buffer(form, size, device) for place in places} for _ in range(2))
+        self._keys, self._values = (
+            {place: (Buffer if place[0] < self.resident_layers else HostBuffer)(form, size, device) for place in places}
+            for _ in range(2))
+        self.ahead = Ahead(device)
+        self._own: dict[tuple[Place, int], tuple[Parts, Parts]] = {}   # just written, still on the device
         self.version = 0   # changes with every change of the layout
         self._lossy, self._writes = compute is not None and dtype != compute, 0
         self.marks = Marks(marks, places, size[:3], device)
@@ -101,6 +109,7 @@ class KVStore:
         place = (layer, stream)
         event, buffers = self._pending[place], (self._keys[place], self._values[place])
         old = joined(event.old)
+        self.ahead.changed(place)
         keys, values = (buffer.get(old) for buffer in buffers)
         positions = self._event_positions(place, event)
         kept = choose(keys, values, positions)
@@ -123,11 +132,10 @@ class KVStore:
         return {name: self.marks.read(place, name, self._pending[place].old) for name in self.marks.names}
 
     def _event_positions(self, place: Place, event: Fold) -> Tensor:
-        codes = self._keys[place].parts[0]
-        items, heads = codes.shape[:2]
+        items, heads, device = *self._size[:2], self._keys[place].device
         parts = [self._positions[place]] if event.folded else []
         for _, position, tokens in event.chunks:
-            run = torch.arange(position, position + tokens, dtype=torch.int32, device=codes.device)
+            run = torch.arange(position, position + tokens, dtype=torch.int32, device=device)
             parts.append(run.expand(items, heads, -1))
         return torch.cat(parts, dim=-1).long()
 
@@ -146,6 +154,7 @@ class KVStore:
         self._check_settled(layer, stream)
         if tokens is not None:
             return self._write_tokens(layer, stream, chunk, (keys, values), items, tokens)
+        self._keep_own((layer, stream), chunk, keys, values, items)
         for buffers, new in ((self._keys, keys), (self._values, values)):
             buffers[layer, stream].put(slot.spans, new, items)
             if self._lossy and self._writes % MEASURED == 0:
@@ -155,10 +164,20 @@ class KVStore:
             self.marks.clear((layer, stream), slot.spans)
             self._written.add((layer, stream, chunk))
 
+    def _keep_own(self, place: Place, chunk: int, keys: Tensor, values: Tensor, items: Tensor | None) -> None:
+        """What goes to the host is read in the same layer: it need not come back for that."""
+        self.ahead.changed(place, chunk)
+        self._own = {key: parts for key, parts in self._own.items() if key[0] == place and key[1] != chunk}
+        if items is None and place[0] >= self.resident_layers:
+            form = self._keys[place].form
+            self._own[place, chunk] = (form.encode(keys), form.encode(values))
+
     def _write_tokens(self, layer: int, stream: str, chunk: int, new: tuple[Tensor, Tensor], items: Tensor | None,
                       tokens: Tensor) -> None:
         if (layer, stream, chunk) not in self._written:
             raise ValueError(f"chunk {chunk}: keys of some tokens, before any of the whole chunk were stored")
+        self.ahead.changed((layer, stream))
+        self._own.pop(((layer, stream), chunk), None)
         spans = self.layout.slot(chunk).spans
         places = torch.cat([torch.arange(*span, device=tokens.device) for span in spans])[tokens]
         for buffers, part in zip((self._keys, self._values), new, strict=True):
@@ -175,8 +194,43 @@ class KVStore:
         Folded chunks are read together: all their tokens that are left, if any of them is asked for.
         """
         self._check_settled(layer, stream)
+        if layer >= self.resident_layers:
+            return self._from_host(layer, stream, chunks)
         spans = self._spans(layer, stream, chunks)
         return self._keys[layer, stream].get(spans), self._values[layer, stream].get(spans)
+
+    def _from_host(self, layer: int, stream: str, chunks: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """`read` of a layer in the host's memory; begins the copy of the next layer's keys of the past."""
+        place, following = (layer, stream), (layer + 1, stream)
+        own = sorted(c for c in chunks if (place, c) in self._own)
+        if own and any(c > own[0] for c in chunks if c not in own):
+            own = []   # not at the end: read as it lies
+        past = [c for c in chunks if c not in own]
+        buffers = (self._keys[place], self._values[place])
+        parts = [self.ahead.take(place, buffers, self._spans(*place, past), self.version),
+                 *(self._own[place, c] for c in own)]
+        if following in self._keys and not self.is_pending(*following):
+            self.ahead.begin(following, (self._keys[following], self._values[following]),
+                             self._spans(*following, past), past, self.version)
+        return tuple(buffer.form.decode(tuple(torch.cat(pieces, dim=2) if len(pieces) > 1 else pieces[0]
+                                              for pieces in zip(*(part[which] for part in parts), strict=True)))
+                     for which, buffer in enumerate(buffers))
+
+    def spill(self) -> int:
+        """Moves half of the layers that lie on the device to the host's memory; returns the first of those. Nothing
+        that is stored changes."""
+        first = self.resident_layers // 2
+        for place in [place for place in self._keys if first <= place[0] < self.resident_layers]:
+            for buffers in (self._keys, self._values):
+                old = buffers[place]
+                buffers[place] = HostBuffer(old.form, self._size, self._device)
+                buffers[place].error = old.error
+                for span in self._filled(place):
+                    buffers[place].put_parts([span], old.get_parts([span]))
+        self.resident_layers = first
+        self.ahead.clear()
+        self._own.clear()
+        return first
 
     def log_m(self, layer: int, stream: str, chunks: Sequence[int]) -> Tensor | None:
         """Of the tokens that `read` returns: the logarithm of how many each stands for, `(items, heads, n)`; None
@@ -211,8 +265,8 @@ class KVStore:
         return {"version": self.version,
                 "layout": self.layout.export_state(), "pending": dict(self._pending), "written": set(self._written),
                 "positions": dict(self._positions), "marks": self.marks.export_state(),
-                "content": {place: tuple((span, self._keys[place].get_parts([span]),
-                                          self._values[place].get_parts([span])) for span in self._filled(place))
+                "content": {place: tuple((span, self._keys[place].at_rest(span), self._values[place].at_rest(span))
+                                         for span in self._filled(place))
                             for place in self._keys}}
 
     def _filled(self, place: Place) -> list[Span]:
@@ -230,7 +284,7 @@ class KVStore:
         self.version = state["version"]
         self.layout.restore(state["layout"])
         self._pending, self._written = dict(state["pending"]), set(state["written"])
-        self._positions = {place: t.to(self._keys[place].parts[0].device) for place, t in state["positions"].items()}
+        self._positions = {place: t.to(self._keys[place].device) for place, t in state["positions"].items()}
         self.marks.restore(state["marks"])
         for place, spans in state["content"].items():
             for span, keys, values in spans:
@@ -243,6 +297,8 @@ class KVStore:
         for table in (self._keys, self._values, self._positions, self._pending, self._written):
             table.clear()
         self.marks.close()
+        self.ahead.clear()
+        self._own.clear()
         self.layout = Layout(0)
 
     def check_integrity(self) -> None:

@@ -34,6 +34,8 @@ class RunRequest:
     predictor: Predictor
     budget: KVBudget = KVBudget()
     compression: Compression | None = None
+    kv_dtype: torch.dtype | None = None
+    kv_device: str = "auto"
     negative: str = ""
     note: str = ""
     latent: tuple[int, int] | None = None
@@ -58,7 +60,8 @@ class RunRequest:
             step_table(p, self.plan.num_steps, self.shift), *(self.latent or p.latent), seed=self.seed,
             first_table=first_table(p, self.plan, self.shift), guidance=run_guidance(p, self.guidance),
             solver=SOLVERS.make(p.solver), policy=self.policy, predictor=self.predictor,
-            budget=self.budget, compression=self.compression, noise_rule=NOISE_RULES.make(p.noise_rule),
+            budget=self.budget, compression=self.compression, kv_dtype=self.kv_dtype, kv_device=self.kv_device,
+            noise_rule=NOISE_RULES.make(p.noise_rule),
             context_timestep=p.context_timestep, given_noise=self.given_noise, first_chunk=self.first_chunk,
             video_chunks=self.video_chunks, sparse=self.sparse)
 
