@@ -205,6 +205,7 @@ class Generation:
         cost = Cost(hook_seconds=time.perf_counter() - watch)
         if p.kind != "near_clean" or p.chunks[0] in self._held:
             velocities, cost = self._forward(number, p, decisions, cost)
+            self._lanes.note_differences(self.streams[0])
             self._step(number, p, decisions, velocities)
             self._lanes.end_pass()
         self._record(number, p, decisions, replace(cost, seconds=time.perf_counter() - begin))

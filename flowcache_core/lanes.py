@@ -35,8 +35,8 @@ class Lanes:
 
     kept: the predictor's values; ranges: residuals of block ranges; differences: of a stream's velocity from its
     source's; last: what the step before gave, where the policy looks at that. These and the policy's states are all
-    that a run must save to go on. fresh (the source's velocities, and whether they were computed whole) and evidence
-    last for a pass.
+    that a run must save to go on. fresh (velocities, and whether they were computed whole) and evidence last for a
+    pass.
 
     first_chunk: the number by which the policy knows chunk 0.
     """
@@ -173,6 +173,18 @@ class Lanes:
         if decision.kind is Kind.REUSE and self.predictor.extrapolates:
             return replace(decision, kind=Kind.PREDICT)
         return decision
+
+    def note_differences(self, source: str) -> None:
+        """After the forwards of a pass: how far each stream's velocity is from its source's, where both were computed
+        whole."""
+        for lane, (velocity, whole) in self.fresh.items():
+            origin = Lane(lane.chunk, source, lane.item)
+            if lane == origin or not whole or not self.fresh.get(origin, (None, False))[1]:
+                continue
+            difference, old = velocity - self.fresh[origin][0], self.differences.get(lane)
+            if self.policy.measures and old is not None:
+                self.evidence["derive", lane] = Evidence(old, difference)
+            self.differences[lane] = difference
 
     def end_pass(self) -> None:
         """Drops what lasts for a pass."""

@@ -74,7 +74,7 @@ class PassHooks:
 
     def __post_init__(self) -> None:
         self.watch, self.kv_watch = Stopwatch(), Stopwatch()
-        self._stand_ins = StandIns(self.plan, self.p, self.rows, self.lanes, self.spans, self.settings.streams[0])
+        self._stand_ins = StandIns(self.plan, self.p, self.rows, self.lanes, self.spans)
         self._velocity_stage = self.lanes.predictor.stage == "velocity"
         self._denoises, policy = self.p.kind == "denoise", self.lanes.policy
         self._ranges = policy.block_ranges(self.layers) if self._denoises else ()
@@ -224,8 +224,7 @@ class PassHooks:
         return velocity
 
     def _derive(self, velocity: Tensor) -> Tensor:
-        others = [n for n in range(len(self.rows)) if n not in self._work.derived]
-        for n in sorted(others, key=lambda n: self.rows[n][0] != self.settings.streams[0]):
+        for n in (n for n in range(len(self.rows)) if n not in self._work.derived):
             self._stand_ins.note_velocity(n, velocity[n], n in self._work.recorded)
         if self._work.derived:
             velocity = velocity.clone()

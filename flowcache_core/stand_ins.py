@@ -20,14 +20,13 @@ RowKey = tuple[str, int]   # stream, batch item
 
 @dataclass
 class StandIns:
-    """spans: noise before and after the step of every chunk; source: the stream from which others are derived."""
+    """spans: noise before and after the step of every chunk."""
 
     plan: ChunkPlan
     p: Pass
     rows: Sequence[RowKey]
     lanes: Lanes
     spans: dict[int, Span]
-    source: str
 
     def open(self, call: Call) -> None:
         self.frames = [self.plan.chunks[c].frames for c in self.p.chunks]
@@ -96,25 +95,19 @@ class StandIns:
             self.lanes.last[lane] = part.clone()
 
     def note_velocity(self, n: int, velocity: Tensor, whole: bool) -> None:
-        """Remembers the source's velocity for this pass, and the other streams' difference from it."""
-        for lane, part in self._moving(n, velocity):
-            origin = Lane(lane.chunk, self.source, lane.item)
-            if lane == origin:
-                self.lanes.fresh[lane] = (part, whole)
-            elif whole and self.lanes.fresh[origin][1]:
-                difference = part - self.lanes.fresh[origin][0]
-                old = self.lanes.differences.get(lane)
-                if self.lanes.policy.measures and old is not None:
-                    self.lanes.evidence["derive", lane] = Evidence(old, difference)
-                self.lanes.differences[lane] = difference
+        """Remembers a stream's velocity for this pass."""
+        self.lanes.fresh.update({lane: (part, whole) for lane, part in self._moving(n, velocity)})
 
     def derived(self, n: int, velocity: Tensor, decisions: dict[Lane, Decision]) -> Tensor:
         """`velocity` of row `n`, with the parts of chunks that take a step derived from their source's in this pass."""
         parts = []
         for lane, part in self._parts(n, velocity):
             if lane.chunk not in self.p.still:
-                source = self.lanes.fresh[Lane(lane.chunk, decisions[lane].source_stream, lane.item)][0]
-                part = derived(source, self.lanes.differences[lane], decisions[lane].factors)
+                source = Lane(lane.chunk, decisions[lane].source_stream, lane.item)
+                if source not in self.lanes.fresh:
+                    raise RuntimeError(f"{lane.stream} is to be derived from {source.stream}, which has not run in "
+                                       "this pass: run it first")
+                part = derived(self.lanes.fresh[source][0], self.lanes.differences[lane], decisions[lane].factors)
             parts.append(part)
         return torch.cat(parts, dim=1)
 
