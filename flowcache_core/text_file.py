@@ -8,6 +8,7 @@ Rows are the encoder's last hidden states: for Wan2.1 umt5-xxl, at most 512 rows
 MAGI-1 T5 v1.1 XXL, at most 800 rows, without padding.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,11 +21,11 @@ from torch import Tensor
 from .checkpoints.safetensors_file import safetensors_contents
 
 KEY = re.compile(r"prompt(?:\.(\d+))?")
-NEGATIVE = ""
 
 
 class TextFile:
-    """The names in a file, read without its tensors. Raises ValueError where they are not those above."""
+    """What a file holds; a prompt is called by its tensor's name and a digest of it. Raises ValueError where the names
+    are not those above."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -39,13 +40,20 @@ class TextFile:
         if 0 not in starts:
             raise ValueError(f"{self.path}: chunk 0 has no prompt; begin with prompt.0")
         self._starts = starts
+        self._labels = {name: f"{name}@{_digest(stored.read())}" for name, stored in self._found.items()}
 
     def prompts(self, chunks: int) -> tuple[str, ...]:
         """The name of the prompt of every chunk. Raises ValueError for one that begins too late."""
         late = max(self._starts)
         if late >= chunks:
             raise ValueError(f"{self.path}: prompt.{late}, the video has {chunks} chunks, 0 to {chunks - 1}")
-        return tuple(self._starts[max(start for start in self._starts if start <= c)] for c in range(chunks))
+        names = {start: self._labels[name] for start, name in self._starts.items()}
+        return tuple(names[max(start for start in names if start <= c)] for c in range(chunks))
+
+    @property
+    def negative(self) -> str:
+        """The name of the unconditional prompt; "" where there is none."""
+        return self._labels.get("negative", "")
 
     def read(self, width: int, rows: int, padded: bool) -> "TextRows":
         """The tensors, for a model whose text has `width` numbers a row and at most `rows` rows; padded: whether fewer
@@ -53,23 +61,27 @@ class TextFile:
         tensors = {}
         for name, stored in self._found.items():
             value = _checked(f"{self.path}: {name}", stored.read(), width, rows)
-            tensors[name] = (F.pad(value, (0, 0, 0, rows - value.shape[0])) if padded else value)[None]
+            tensors[self._labels[name]] = (F.pad(value, (0, 0, 0, rows - value.shape[0])) if padded else value)[None]
         return TextRows(self.path, tensors)
 
 
 @dataclass(frozen=True)
 class TextRows:
-    """A `TextEncoder` whose prompts are the names in a file, and "" for the negative one."""
+    """A `TextEncoder` whose prompts are the names of `TextFile`."""
 
     path: Path
     tensors: Mapping[str, Tensor]
 
     def encode(self, prompt: str) -> Tensor:
         """`(1, L, width)`, fp32."""
-        name = "negative" if prompt == NEGATIVE else prompt
-        if name not in self.tensors:
+        if prompt not in self.tensors:
             raise ValueError(f"{self.path}: no negative, which guidance needs; add it, or use --guidance 1")
-        return self.tensors[name]
+        return self.tensors[prompt]
+
+
+def _digest(value: Tensor) -> str:
+    """Tells files apart whose tensors have the same names."""
+    return hashlib.sha256(value.contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()[:12]
 
 
 def _checked(where: str, value: Tensor, width: int, most: int) -> Tensor:

@@ -17,18 +17,25 @@ def opened(folder, tensors, padded=True):
 def test_one_prompt_for_all_chunks_padded_with_zeros(tmp_path):
     rows = torch.randn(3, WIDTH)
     file, text = opened(tmp_path, {"prompt": rows, "negative": rows[None] + 1})
-    assert file.prompts(4) == ("prompt",) * 4
-    encoded = text.encode("prompt")
+    (name,) = set(file.prompts(4))
+    assert name.startswith("prompt@") and len(file.prompts(4)) == 4
+    encoded = text.encode(name)
     assert encoded.shape == (1, 8, WIDTH) and torch.equal(encoded[0, :3], rows) and not encoded[0, 3:].any()
-    assert torch.equal(text.encode("")[0, :3], rows + 1)
+    assert torch.equal(text.encode(file.negative)[0, :3], rows + 1)
 
 
 def test_prompts_by_chunk_the_last_one_holds(tmp_path):
     file, text = opened(tmp_path, {f"prompt.{n}": torch.full((2, WIDTH), float(n)) for n in (0, 3, 10)}, padded=False)
-    assert file.prompts(12) == ("prompt.0",) * 3 + ("prompt.3",) * 7 + ("prompt.10",) * 2
-    assert text.encode("prompt.3").shape == (1, 2, WIDTH) and (text.encode("prompt.10") == 10).all()
+    names = file.prompts(12)
+    assert [name.split("@")[0] for name in names] == ["prompt.0"] * 3 + ["prompt.3"] * 7 + ["prompt.10"] * 2
+    assert text.encode(names[4]).shape == (1, 2, WIDTH) and (text.encode(names[-1]) == 10).all()
     with pytest.raises(ValueError, match="prompt.10, the video has 5 chunks"):
         file.prompts(5)
+
+
+def test_other_numbers_have_another_name(tmp_path):
+    names = {opened(tmp_path, {"prompt": torch.full((1, WIDTH), value)})[0].prompts(1) for value in (0.0, 1.0)}
+    assert len(names) == 2
 
 
 def test_a_negative_is_asked_for_only_where_it_is_needed(tmp_path):

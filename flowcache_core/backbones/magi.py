@@ -34,6 +34,7 @@ from .magi_parts import (
 
 PATCH = 2           # tokens cover PATCH x PATCH latent pixels of one frame
 TIME_SCALE = 1000   # the network embeds 1000 t
+NULL_ROWS = 50      # of the null caption that are read as text
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,11 @@ class MagiTransformer(nn.Module):
         words = self.y_embedder.words(text)
         share = F.pad(self.y_embedder.share(dropped), (0, words.shape[-1] - self.config.condition))
         return torch.cat([share.expand(words.shape[0], 1, -1), words], dim=1)
+
+    def null_text(self, dropped: bool) -> Tensor:
+        """`(1, 1 + NULL_ROWS, D)`: what stands for no caption; dropped: as in `embed_text`."""
+        with torch.inference_mode():
+            return self.embed_text(self.y_embedder.null_caption_embedding[None, :NULL_ROWS].float(), dropped)
 
     def time_modulation(self, timestep: Tensor) -> Tensor:
         """`(B, F) -> (B, F, 1, c)`: the condition vector of a caption that is not dropped."""

@@ -243,7 +243,7 @@ class WanVAE(nn.Module):
     def encode(self, pixels: Tensor) -> Tensor:
         """Normalised latents `(B, 16, F, h, w)` of pixels `(B, 3, 4n + 1, H, W)` in [-1, 1]."""
         latent_frames(pixels.shape[2])
-        return (self.moments(pixels)[0] - self.mean) / self.std
+        return (self.moments(pixels.to(self.mean.device))[0] - self.mean) / self.std
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pixels `(B, 3, 4F - 3, H, W)` of normalised latents `(B, 16, F, h, w)`."""
@@ -264,6 +264,6 @@ class DecodeStream:
     @torch.inference_mode()
     def push(self, latents: Tensor) -> Tensor:
         """Pixels `(B, 3, T, H, W)` in about [-1, 1] of normalised latents `(B, 16, f, h, w)`."""
-        raw = latents * self._vae.std + self._vae.mean
+        raw = latents.to(self._vae.mean.device) * self._vae.std + self._vae.mean
         vae, memory = self._vae, self._memory
         return torch.cat([vae.decoder(vae.conv2(z, memory), memory) for z in raw.split(1, dim=2)], dim=2)

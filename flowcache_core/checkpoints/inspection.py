@@ -7,14 +7,8 @@ from typing import Any
 from ..profiles import load_profile, profile_names
 from .checkpoint import AVERAGED, Checkpoint, open_checkpoint
 from .lora import looks_like_lora, lora_summary
+from .parts import known_part
 from .recognition import Recognition, recognise
-
-PARTS = {"decoder.middle.0.residual.0.gamma": ("Wan2.1 VAE layout", "a codec, not a transformer: give it to --vae"),
-         "decoder.proj_in.weight": ("MAGI-1 VAE layout", "a codec that this version does not read"),
-         "shared.weight": ("T5 text encoder", "a text encoder, not a transformer: encode prompts with it elsewhere and "
-                           "give them to --text-embeddings"),
-         "token_embedding.weight": ("UMT5 text encoder", "a text encoder, not a transformer: encode prompts with it "
-                                    "elsewhere and give them to --text-embeddings")}
 
 
 @dataclass(frozen=True)
@@ -46,13 +40,12 @@ def inspect_file(path: Path, family: str | None = None, weights: str | None = No
     checkpoint = open_checkpoint(path, weights)
     if looks_like_lora(checkpoint.shapes):
         summary = lora_summary(checkpoint)
-        found, advice = Recognition(summary.family, summary.text), summary.advice
+        found, advice = Recognition(summary.family, summary.text), known_part(checkpoint.shapes)[1]
     else:
         found = recognise(checkpoint, family)
         advice = advice_for(checkpoint, found)
         if found.family == "unknown":
-            found = Recognition("unknown", next((name for key, (name, _) in PARTS.items() if key in checkpoint.shapes),
-                                                ""))
+            found = Recognition("unknown", known_part(checkpoint.shapes)[0])
     return Inspection(str(path), checkpoint.container, found.profile, found.family, found.variant,
                       checkpoint.parameters, len(checkpoint.tensors), ", ".join(checkpoint.dtypes) or "none",
                       list(found.missing), list(found.unexpected), advice)
@@ -61,8 +54,8 @@ def inspect_file(path: Path, family: str | None = None, weights: str | None = No
 def advice_for(checkpoint: Checkpoint, found: Recognition) -> str:
     """What to do with the file, in one sentence."""
     if found.family == "unknown":
-        return next((advice for key, (_, advice) in PARTS.items() if key in checkpoint.shapes),
-                    "not a layout that this version reads: give a Wan2.1 text-to-video or a MAGI-1 transformer")
+        return known_part(checkpoint.shapes)[1] or ("not a layout that this version reads: give a Wan2.1 text-to-video "
+                                                    "or a MAGI-1 transformer")
     if found.family == "wan-unsupported":
         return (f"a relative of Wan2.1 text-to-video ({found.variant}) that no profile here samples; give a plain "
                 "text-to-video or causal checkpoint")

@@ -14,18 +14,22 @@ from ..profiles.schedule import SHORTCUT
 from .checkpoint import Checkpoint, read
 from .lora import LoraPair, merged, open_lora
 from .magi_layout import stays_fp32
+from .parts import known_part
 from .recognition import LOADABLE, Recognition, recognise
 from .stored import CheckpointError, Stored
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 ACCEPTS = {"magi-1": ("magi-1",), "skyreels-v2-df": ("skyreels-v2-df", "wan"), "wan-causal": ("wan-causal", "wan"),
-           "wan": ("wan", "wan-causal", "skyreels-v2-df"), "demo": ("demo", "wan")}
+           "wan": ("wan", "wan-causal", "skyreels-v2-df"), "demo": ("demo", "wan", "skyreels-v2-df")}
 """Recognised families that a profile of a family samples; plain Wan2.1 tensors may be any of its kin."""
 
 
 def check_profile(checkpoint: Checkpoint, found: Recognition, profile: Profile) -> None:
     """Raises CheckpointError where the profile is for another kind of file."""
     if found.family not in LOADABLE:
+        part, advice = known_part(checkpoint.shapes)
+        if part:
+            raise CheckpointError(f"{checkpoint.path}: {part}, {advice}")
         what = f"{found.family} ({found.variant}), which cannot be sampled here" if found.variant else \
             "the tensors are not those of a Wan2.1 model or of MAGI-1"
         raise CheckpointError(f"{checkpoint.path}: {what}; give a Wan2.1 text-to-video, SkyReels-V2 DF, "

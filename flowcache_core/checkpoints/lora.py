@@ -36,7 +36,6 @@ class LoraPair:
 class LoraSummary:
     family: str
     text: str
-    advice: str
 
 
 def looks_like_lora(shapes: Mapping[str, tuple[int, ...]]) -> bool:
@@ -86,6 +85,4 @@ def lora_summary(checkpoint: Checkpoint) -> LoraSummary:
     text = f"LoRA of {len(pairs)} layers, rank {', '.join(map(str, ranks))}"
     causal = "generator_lora" in checkpoint.sets or "longlive" in str(checkpoint.path).lower()
     family = ("wan-causal" if causal else "wan") if wan else "unknown"
-    advice = "a LoRA, not a model: give its base to --model and this file to --lora" if wan else \
-        "a LoRA of another model"
-    return LoraSummary(family, text, advice)
+    return LoraSummary(family, text)

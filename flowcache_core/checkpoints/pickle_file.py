@@ -37,7 +37,7 @@ def pickle_contents(path: Path) -> Contents:
 
 
 def _tensors(data: Mapping[Any, Any]) -> dict[str, Stored]:
-    return {str(name): stored(value) for name, value in data.items() if isinstance(value, Tensor)}
+    return {str(name): stored(value.detach()) for name, value in data.items() if isinstance(value, Tensor)}
 
 
 def _load(path: Path) -> Any:

@@ -3,27 +3,27 @@
 import argparse
 import re
 from dataclasses import replace
-from pathlib import Path
 
 from ..per_chunk import parse_prompts
 from ..plan import ChunkPlan
-from ..profiles import Profile, load_profile, profile_names
+from ..profiles import Profile, profile_names
 from ..reuse import POLICIES, PREDICTORS
 from ..sampling import PLANS, SCHEDULES, PlanRequest, RunRequest, plan_request
 from ..sampling.schedule import switch_chunks
+from ..text_file import TextFile
 from .memory_options import KV_DTYPES, add_memory_options, build_budget, build_compression, own_memory
+from .model_options import DEFAULT_PROFILE, add_model_options, choose_profile
 from .request import choose_reuse
 from .sparse_options import add_sparse_options, build_sparse
 
 PROMPT = "a red circle moving right quickly and a blue square moving up slowly"
-PROFILE = "demo"
 PIXELS = 8   # a latent pixel covers 8 x 8 pixels of the Wan2.1 codec
 
 
 def add_plan_options(parser: argparse.ArgumentParser, chunks: int = 8) -> None:
     group = parser.add_argument_group("schedule")
-    group.add_argument("--profile", default=PROFILE, help=f"one of {', '.join(profile_names())}, or a .json file of "
-                       f"your own (default {PROFILE})")
+    group.add_argument("--profile", help=f"one of {', '.join(profile_names())}, or a .json file of your own (default: "
+                       f"the one that --model is recognised as being for, or {DEFAULT_PROFILE})")
     group.add_argument("--chunks", type=int, default=chunks, help=f"chunks of the video (default {chunks})")
     group.add_argument("--latent-frames", type=int, help="latent frames instead of whole chunks (any number)")
     group.add_argument("--chunk-frames", type=int, help="latent frames a chunk (default from the profile)")
@@ -62,9 +62,21 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--size", help="WIDTHxHEIGHT in pixels (default from the profile)")
     group.add_argument("--addnoise", type=float, metavar="T", help="how noisy given frames are shown to the network, 0 "
                        "to 1000; 20 is usual for long videos (default from the profile)")
-    group.add_argument("--model", type=Path, help="a Wan-layout .safetensors instead of the bundled model")
+    add_model_options(parser)
     add_memory_options(parser)
     add_sparse_options(parser)
+
+
+def run_prompts(args: argparse.Namespace, chunks: int) -> tuple[str, ...]:
+    """The prompt of every chunk: words, or names in a file of embedded ones."""
+    if args.text_embeddings is None:
+        return parse_prompts(args.prompt, chunks)
+    return TextFile(args.text_embeddings).prompts(chunks)
+
+
+def run_negative(args: argparse.Namespace) -> str:
+    """The unconditional prompt."""
+    return "" if args.text_embeddings is None else TextFile(args.text_embeddings).negative
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -102,9 +114,9 @@ def build_plan(args: argparse.Namespace, profile: Profile) -> ChunkPlan:
 
 def build_request(args: argparse.Namespace) -> RunRequest:
     """Raises ValueError for the first option that does not make sense, before any file is touched."""
-    profile = load_profile(args.profile)
+    profile = choose_profile(args)
     schedule = build_schedule(args, profile)
-    prompts = parse_prompts(args.prompt, len(schedule.build().chunks))
+    prompts = run_prompts(args, len(schedule.build().chunks))
     if profile.recache and schedule.name == "sequential":
         schedule = replace(schedule, switches=switch_chunks(prompts))
     chosen = choose_reuse(profile, args.preset, args.policy, args.threshold, args.settings, args.predictor)
@@ -113,7 +125,8 @@ def build_request(args: argparse.Namespace) -> RunRequest:
                       profile.shift if args.shift is None else args.shift,
                       profile.guidance if args.guidance is None else args.guidance,
                       chosen.policy, chosen.predictor, build_budget(args) if own else chosen.budget,
-                      build_compression(args) if own else chosen.compression, note=chosen.note,
+                      build_compression(args) if own else chosen.compression,
+                      negative=run_negative(args), note=chosen.note,
                       latent=parse_size(args.size) if args.size else None, fps=args.fps,
                       given_noise=given_noise(args, profile), sparse=build_sparse(args),
                       kv_dtype=KV_DTYPES.get(args.kv_dtype), kv_device=args.kv_device)

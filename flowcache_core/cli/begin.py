@@ -21,10 +21,10 @@ REBUILT = ("keys of {} finished chunks made again from their latents: the rest o
 
 @dataclass(frozen=True)
 class Models:
-    """What makes a video: network, codec, text encoder."""
+    """What makes a video: network, codec (None: its latents are the result), text encoder."""
 
     backbone: Backbone
-    codec: Codec
+    codec: Codec | None
     encoder: TextEncoder
 
 

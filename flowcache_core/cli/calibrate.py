@@ -24,14 +24,15 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from .execute import load_models
+    from .execute import models_for
     from .output import prepare_folder
     from .progress import ProgressLine
 
     predictor, args.predictor = args.predictor, None
     MagnitudeRecorder({}, 0, predictor)   # refuses others before anything is loaded
     prepare_folder(args.out.resolve().parent)
-    request, models = build_request(args), load_models(args.model)
+    request = build_request(args)
+    models = models_for(args, request.profile, request.plan.num_steps)
     request = replace(request, policy=POLICIES.make("off"), predictor=PREDICTORS.make(predictor))
     generation, progress = request.generation(models.backbone, models.encoder), ProgressLine("calibrate")
     recorder = MagnitudeRecorder(generation.kept, request.plan.num_steps, predictor)

@@ -11,6 +11,7 @@ from ..kv import KVBudget
 from ..plan import sequential
 from ..profiles import load_preset
 from .arguments import add_plan_options, add_run_options, build_request
+from .model_options import choose_profile
 
 
 def add_parser(verbs: Any) -> None:
@@ -23,14 +24,15 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from .execute import execute, load_models
+    from .execute import execute, models_for
     from .output import prepare_folder
 
-    preset = load_preset(args.profile, args.preset)
+    preset = load_preset(choose_profile(args), args.preset)
     args.preset = None
     uncached = build_request(args)
-    models = load_models(args.model)
-    scene = models.encoder.read(uncached.prompts[0]) if len(set(uncached.prompts)) == 1 else None
+    models = models_for(args, uncached.profile, uncached.plan.num_steps, needs_codec=True)
+    reads = hasattr(models.encoder, "read") and len(set(uncached.prompts)) == 1
+    scene = models.encoder.read(uncached.prompts[0]) if reads else None
     folders = [prepare_folder(args.out / name) for name in ("uncached", "accelerated")]
     warm_up(uncached, models)
     plain = execute(uncached, models, folders[0], "uncached", keep=True)
@@ -43,9 +45,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def warm_up(request: Any, models: Any) -> None:
-    """A chunk of two steps, so that the first run does not pay for the first calls."""
-    frames = request.plan.chunks[0].frames
-    short = replace(request, plan=sequential(frames, frames, 2), prompts=request.prompts[:1], budget=KVBudget())
+    """A chunk of two steps (or those that the profile lists), so that the first run does not pay for the first
+    calls."""
+    frames, steps = request.plan.chunks[0].frames, len(request.profile.step_list) or 2
+    short = replace(request, plan=sequential(frames, frames, steps), prompts=request.prompts[:1], budget=KVBudget())
     short.generation(models.backbone, models.encoder).run()
 
 

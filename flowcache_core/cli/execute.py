@@ -1,16 +1,19 @@
 """Runs a request into a folder: the part that `generate` and `demo` share."""
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ..profiles import Profile
 from ..report import trace_picture
 from ..sampling import RunRequest
 from ..trace import Trace
-from ..video import VideoWriter, write_png
+from ..video import write_png
 from .begin import Begun, Models, new_run
-from .output import SCALE, ChunkSink
+from .model_options import codec_for, load_backbone, load_text
+from .output import ChunkSink, open_video
 from .progress import ProgressLine
 
 
@@ -19,7 +22,7 @@ class Made:
     """A finished run. frames: uint8 `(T, H, W, 3)`, where they were to be kept."""
 
     trace: Trace
-    video: Path
+    video: Path | None
     report: Path
     frames: np.ndarray | None
 
@@ -32,6 +35,16 @@ def load_models(path: Path | None) -> Models:
     return Models(load_transformer(path or TRANSFORMER), load_codec(), DemoTextEncoder())
 
 
+def models_for(args: argparse.Namespace, profile: Profile, steps: int, needs_codec: bool = False) -> Models:
+    """What the options name, for a run of `steps`. Raises ValueError where files, profile and options do not fit."""
+    backbone = load_backbone(args, profile, steps)
+    encoder, codec = load_text(args, profile, backbone), codec_for(args, profile)
+    if codec is None and needs_codec:
+        raise ValueError(f"{args.verb} with profile {profile.name}: frames are compared, so a codec is needed; give it "
+                         "with --vae")
+    return Models(backbone, codec, encoder)
+
+
 def execute(request: RunRequest, models: Models, folder: Path, label: str, keep: bool = False,
             begun: Begun | None = None) -> Made:
     """Samples; writes chunks, `video.mp4`, `trace.json` and `report.png` into `folder`.
@@ -41,7 +54,8 @@ def execute(request: RunRequest, models: Models, folder: Path, label: str, keep:
     """
     begun = begun or new_run(request, models, folder, (), keep_state=False)
     run, home, progress = begun.run, begun.home, ProgressLine(label)
-    with VideoWriter(folder / "video.mp4", request.rate, SCALE) as video:
+    width = (request.latent or request.profile.latent)[1]
+    with open_video(folder, request.rate, width, models.codec) as video:
         sink = ChunkSink(home, models.codec, video, keep)
         try:
             for chunk in sorted(begun.finished):
@@ -53,4 +67,5 @@ def execute(request: RunRequest, models: Models, folder: Path, label: str, keep:
             progress.end()
     run.trace.save(folder / "trace.json")
     write_png(folder / "report.png", trace_picture(run.trace))
-    return Made(run.trace, folder / "video.mp4", folder / "report.png", sink.frames() if keep else None)
+    return Made(run.trace, folder / "video.mp4" if models.codec else None, folder / "report.png",
+                sink.frames() if keep else None)

@@ -11,6 +11,7 @@ from .arguments import add_plan_options, add_reuse_options, add_run_options, bui
 from .source_options import add_source_options, asks_for_more
 
 OUT = Path("out/generate")
+LATENTS_ONLY = "no codec, so the latents are the result: {}; --vae FILE makes a video of them"
 
 
 def add_parser(verbs: Any) -> None:
@@ -32,7 +33,7 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     from .begin import extended, new_run, resumed
-    from .execute import execute, load_models
+    from .execute import execute, models_for
     from .output import prepare_folder
     from .words import extension, joined_words
 
@@ -51,7 +52,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if asks_for_more(args):
         raise ValueError(f"a video of several windows or with given frames in {folder}: its runs are made anew, they "
                          "cannot go on; make it without --resume and --extend")
-    request, models = build_request(args), load_models(args.model)
+    request = build_request(args)
+    models = models_for(args, request.profile, request.plan.num_steps)
     common = (request, models, folder, words, args.state == "disk")
     if before is not None:
         begun = extended(*common, before)
@@ -67,11 +69,12 @@ def told(made: Any, begun: Any, said: list[str]) -> dict[str, Any]:
     summary, home = made.trace.summary(), begun.home
     print(f"{home.chunks} chunks in {summary['seconds']:.1f} s; computed {summary['computed']} of "
           f"{summary['chunk_steps']} chunk steps; KV peak {summary['kv_peak_bytes'] / 1e6:.1f} MB; run state "
-          f"{home.state_bytes / 1e6:.1f} MB; {made.video}")
+          f"{home.state_bytes / 1e6:.1f} MB; "
+          f"{made.video or LATENTS_ONLY.format(home.path)}")
     lines = [f"{line}\n" for line in (*said, *made.trace.notes) if line]
     print(cost_words(made.trace), *lines, no_effect(made.trace), sep="", end="")
-    return {**summary, "video": str(made.video), "trace": str(home.path / "trace.json"), "report": str(made.report),
-            "state_bytes": home.state_bytes}
+    return {**summary, "video": made.video and str(made.video), "trace": str(home.path / "trace.json"),
+            "report": str(made.report), "state_bytes": home.state_bytes}
 
 
 def cost_words(trace: Trace) -> str:

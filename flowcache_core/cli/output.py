@@ -1,5 +1,6 @@
 """The folder of a run: finished chunks at once and whole, the video as it grows, trace and picture at the end."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,14 @@ from ..protocols import Codec
 from ..run_folder import RunFolder
 from ..video import VideoWriter
 
-SCALE = 4   # the bundled world is 96 pixels wide
+SCALE, SMALL = 4, 32   # latents up to this width are shown enlarged: the bundled world is 96 pixels wide
+
+
+def open_video(folder: Path, rate: float, latent_width: int, codec: Codec | None) -> AbstractContextManager:
+    """The video of a run; None where nothing decodes it."""
+    if codec is None:
+        return nullcontext()
+    return VideoWriter(folder / "video.mp4", rate, SCALE if latent_width <= SMALL else 1)
 
 
 def prepare_folder(path: Path) -> Path:
@@ -39,8 +47,8 @@ class ChunkSink:
     decoded frames, for comparisons.
     """
 
-    def __init__(self, home: RunFolder, codec: Codec, video: VideoWriter, keep: bool = False) -> None:
-        self.home, self._stream, self._video = home, codec.decode_stream(), video
+    def __init__(self, home: RunFolder, codec: Codec | None, video: VideoWriter | None, keep: bool = False) -> None:
+        self.home, self._stream, self._video = home, codec and codec.decode_stream(), video
         self._kept: list[np.ndarray] | None = [] if keep else None
 
     def __call__(self, chunk: int, latent: Tensor) -> None:
@@ -49,6 +57,8 @@ class ChunkSink:
 
     def show(self, latent: Tensor) -> None:
         """Decodes a chunk into the video, without saving it."""
+        if self._stream is None:
+            return
         frames = to_frames(self._stream.push(latent))
         self._video.append(frames)
         if self._kept is not None:

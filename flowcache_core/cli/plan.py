@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ..plan import ChunkPlan
-from ..profiles import load_profile
 from .arguments import add_plan_options, add_reuse_options, build_plan
+from .model_options import add_model_options, choose_profile, load_backbone
 
 
 def add_parser(verbs: Any) -> None:
@@ -14,7 +14,7 @@ def add_parser(verbs: Any) -> None:
     add_plan_options(parser)
     add_reuse_options(parser)
     parser.add_argument("--shift", type=float, help="of the noise levels (default from the profile)")
-    parser.add_argument("--model", type=Path, help="a Wan-layout .safetensors instead of the bundled model")
+    add_model_options(parser)
     parser.add_argument("--out", type=Path, help="write the schedule as a PNG to this file")
     parser.set_defaults(run=run)
 
@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from ..report import plan_picture, plan_text
     from ..video import write_png
 
-    plan = build_plan(args, load_profile(args.profile))
+    plan = build_plan(args, choose_profile(args))
     print(plan_text(plan))
     share = None
     if args.preset or args.policy or args.threshold or args.settings:
@@ -39,7 +39,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def foreseen(args: argparse.Namespace, plan: ChunkPlan) -> tuple[str, float]:
     """What the policy will decide in every chunk, and the share of steps that it computes."""
-    from ..demo.bundle import TRANSFORMER, load_transformer
     from ..fingerprint import fingerprint, same_network
     from ..foresight import FORESEEN_STREAM, foresee
     from ..profiles.schedule import step_table
@@ -47,12 +46,12 @@ def foreseen(args: argparse.Namespace, plan: ChunkPlan) -> tuple[str, float]:
     from ..reuse.contract import RunFacts
     from .request import choose_reuse
 
-    profile = load_profile(args.profile)
+    profile = choose_profile(args)
     chosen = choose_reuse(profile, args.preset, args.policy, args.threshold, args.settings, args.predictor)
     policy, predictor = chosen.policy, chosen.predictor
     policy.check(len(plan.chunks))
     table = step_table(profile, plan.num_steps, profile.shift if args.shift is None else args.shift)
-    model = load_transformer(args.model or TRANSFORMER)
+    model = load_backbone(args, profile, plan.num_steps)
     policy.check_run(RunFacts(len(plan.chunks), table.sigmas, model.sizes.layers, (FORESEEN_STREAM,), predictor.name,
                               predictor.stage, lambda other: same_network(other, fingerprint(model))))
     decisions = foresee(policy, table, len(plan.chunks), model.time_modulation, plan)

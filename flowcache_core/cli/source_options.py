@@ -4,10 +4,9 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from ..per_chunk import parse_prompts
-from ..profiles import load_profile
 from ..sampling import Sources, VideoRequest, latents_for, shown_frames, video_request
-from .arguments import PIXELS, build_request, build_schedule
+from .arguments import PIXELS, build_request, build_schedule, run_prompts
+from .model_options import choose_profile
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +25,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
 def asks_for_more(args: argparse.Namespace) -> bool:
     """Whether a run of one plan cannot do what is asked: frames are given, or there are several windows."""
     given = (args.pixel_frames, args.image, args.end_image, args.video, args.base, args.overlap)
-    profile = load_profile(args.profile)
+    profile = choose_profile(args)
     if any(value is not None for value in given):
         return True
     frames = build_schedule(args, profile).frames
@@ -35,7 +34,7 @@ def asks_for_more(args: argparse.Namespace) -> bool:
 
 def build_video(args: argparse.Namespace) -> VideoRequest:
     """Raises ValueError for the first option that does not make sense; reads the files that are given."""
-    profile = load_profile(args.profile)
+    profile = choose_profile(args)
     if args.pixel_frames is not None:
         if args.latent_frames is not None:
             raise ValueError("--pixel-frames and --latent-frames: give one of the two")
@@ -49,7 +48,7 @@ def build_video(args: argparse.Namespace) -> VideoRequest:
     sources, latent = read_sources(args, run.latent or profile.latent, last)
     made = video_request(replace(run, latent=latent), schedule, sources, base_frames=base, overlap_frames=overlap,
                          overlap=profile.overlap, pixel_frames=args.pixel_frames)
-    return made.with_prompts(parse_prompts(args.prompt, made.chunks))
+    return made.with_prompts(run_prompts(args, made.chunks))
 
 
 def _latents(pixel_frames: int, name: str) -> int:

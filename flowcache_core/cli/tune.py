@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..profiles import load_profile
 from ..reuse import PREDICTORS
 from ..reuse.policies.flowcache import FlowCache
 from .arguments import add_plan_options, add_run_options, build_request
+from .model_options import choose_profile
 from .request import parse_settings
 
 
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from ..reuse import POLICIES
     from ..tuning import Probe, Tuner
     from .demo import warm_up
-    from .execute import load_models
+    from .execute import models_for
     from .output import prepare_folder, to_frames
 
     words = parse_settings(args.settings, POLICIES, "flowcache")
@@ -41,7 +41,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     policy, predictor = FlowCache(**words), PREDICTORS.make(args.predictor)
     args.settings, args.predictor = [], None
     prepare_folder(args.out.resolve().parent)
-    request, models = build_request(args), load_models(args.model)
+    request = build_request(args)
+    models = models_for(args, request.profile, request.plan.num_steps, needs_codec=True)
     warm_up(request, models)
 
     def sample(chosen: Any) -> tuple[Any, Any]:
@@ -71,5 +72,5 @@ def write_preset(args: argparse.Namespace, policy: FlowCache, predictor: str, fi
     wanted = f"--speedup {args.speedup:g}" if args.speedup is not None else f"--psnr {args.psnr:g}"
     provenance = {"command": f"python -m flowcache_core tune {wanted}", "chunks": args.chunks, "figures": figures}
     preset = {"policy": policy.name, "settings": policy.settings(), "predictor": predictor}
-    args.out.write_text(json.dumps({"profile": load_profile(args.profile).name, "provenance": provenance,
+    args.out.write_text(json.dumps({"profile": choose_profile(args).name, "provenance": provenance,
                                     "presets": {args.out.stem: preset}}, indent=2) + "\n")

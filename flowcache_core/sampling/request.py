@@ -1,6 +1,6 @@
 """One run as somebody asks for it: the one place where profile, schedule, preset and prompts meet."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -9,12 +9,14 @@ from torch import Tensor
 from ..attention import SparseAttention
 from ..backbones.backbone import Backbone
 from ..generation import COND, UNCOND, Generation, Given, RunSettings
+from ..guidance import ALONE
 from ..kv import Compression, KVBudget
 from ..plan import ChunkPlan
 from ..profiles import Profile
 from ..profiles.schedule import first_table, run_guidance, step_table
 from ..protocols import TextEncoder
 from ..reuse import Predictor, ReusePolicy
+from ..run_settings import CONTEXT
 from ..solvers import NOISE_RULES, SOLVERS
 
 
@@ -63,17 +65,34 @@ class RunRequest:
             budget=self.budget, compression=self.compression, kv_dtype=self.kv_dtype, kv_device=self.kv_device,
             noise_rule=NOISE_RULES.make(p.noise_rule),
             context_timestep=p.context_timestep, given_noise=self.given_noise, first_chunk=self.first_chunk,
-            video_chunks=self.video_chunks, sparse=self.sparse)
+            video_chunks=self.video_chunks, sparse=self.sparse, batch_streams=p.family != "magi-1")
 
     def generation(self, backbone: Backbone, encoder: TextEncoder) -> Generation:
         """A run, checked but not started."""
         backbone = at_rate(backbone, self.rate)
-        return self.embedded(backbone, embed_prompts(backbone, encoder, (*self.prompts, self.negative)))
+        return self.embedded(backbone, embed_prompts(backbone, encoder, self.spoken(backbone)))
+
+    def spoken(self, backbone: Backbone) -> tuple[str, ...]:
+        """The prompts that an encoder is asked for: the negative one only where guidance looks at it."""
+        scaled = UNCOND in self.settings().streams and not hasattr(backbone, "null_text")
+        return (*self.prompts, self.negative) if scaled else self.prompts
 
     def embedded(self, backbone: Backbone, embed: Mapping[str, Tensor]) -> Generation:
         """The same with embedded prompts and a network that has been told the rate."""
-        texts = {COND: [embed[prompt] for prompt in self.prompts], UNCOND: [embed[self.negative]] * len(self.prompts)}
+        texts = run_texts(backbone, self.prompts, self.negative, embed)
         return Generation(backbone, self.plan, self.settings(), texts, self.given)
+
+
+def run_texts(backbone: Backbone, prompts: Sequence[str], negative: str,
+              embed: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
+    """What every stream is told in every chunk. MAGI-1 brings its own words for no prompt, and tells those to commit
+    passes too: with the condition of a dropped caption where the stream that keeps the keys has that."""
+    texts = {COND: [embed[prompt] for prompt in prompts]}
+    if hasattr(backbone, "null_text"):
+        none = backbone.null_text(dropped=True)
+        clean = none if backbone.distill is None else backbone.null_text(dropped=False)
+        return {name: [text] * len(prompts) for name, text in ((UNCOND, none), (ALONE, none), (CONTEXT, clean))} | texts
+    return texts | ({UNCOND: [embed[negative]] * len(prompts)} if negative in embed else {})
 
 
 def at_rate(backbone: Backbone, fps: float) -> Backbone:
@@ -84,4 +103,5 @@ def at_rate(backbone: Backbone, fps: float) -> Backbone:
 def embed_prompts(backbone: Backbone, encoder: TextEncoder, prompts: Iterable[str]) -> dict[str, Tensor]:
     """Every prompt once, as the network takes it."""
     with torch.inference_mode():
-        return {prompt: backbone.embed_text(encoder.encode(prompt)) for prompt in dict.fromkeys(prompts)}
+        return {prompt: backbone.embed_text(encoder.encode(prompt).to(backbone.device))
+                for prompt in dict.fromkeys(prompts)}

@@ -39,7 +39,8 @@ class VideoRun:
         self._plans = [request.plan(n) for n in range(len(request.windows))]
         for number, plan in enumerate(self._plans):
             check_plan(plan, request.window_run(number, Given()).settings(), hasattr(backbone, "shift_keys"))
-        self._embed = embed_prompts(self._backbone, encoder, (*request.prompts, request.run.negative))
+        self._embed = embed_prompts(self._backbone, encoder,
+                                    replace(request.run, prompts=request.prompts).spoken(self._backbone))
         self._passes: list[PassRecord] = []
         self._latents: list[Tensor] = []
         self._kv_peak = 0

@@ -90,6 +90,8 @@ CONTAINERS = {
     "data parallel names": (torch_file(model=lambda t: prefixed(t, "module.")), "wan"),
     "state_dict": (torch_file(state_dict=lambda t: t, epoch=3), "wan"),
     "a name of one's own": (torch_file(weights=lambda t: t), "wan"),
+    "parameters in training": (torch_file(generator=lambda t: {k: torch.nn.Parameter(v) for k, v in t.items()}),
+                               "wan-causal"),
     "tensors at the top": (bare_torch_file, "wan"),
     "torch file of the old form": (old_torch_file, "wan"),
     "shards with an index": (shards(count=3), "wan"),
