@@ -15,7 +15,7 @@ from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
 from ...flowcache_core.deciding import Deciding
-from ...flowcache_core.fingerprint import fingerprint
+from ...flowcache_core.fingerprint import fingerprint, same_network
 from ...flowcache_core.lanes import Lane, Lanes
 from ...flowcache_core.outcomes import tell
 from ...flowcache_core.pass_hooks import PassHooks
@@ -91,7 +91,8 @@ class WholeVideo:
         """Once the model is loaded, for policies that ask which it is."""
         policy, predictor = self._template.policy, self._template.predictor
         policy.check_run(RunFacts(1, tuple(self._levels), self._backbone.sizes.layers, self._settings.streams,
-                                  predictor.name, predictor.stage, lambda: fingerprint(self._backbone)))
+                                  predictor.name, predictor.stage,
+                                  lambda known: same_network(known, fingerprint(self._backbone))))
 
     def report(self) -> None:
         """A line in the log."""
@@ -142,6 +143,7 @@ class WholeVideo:
                velocities: dict[tuple[str, int], Tensor], guided: Tensor) -> None:
         """Tells the policy what came of the step, once the sampler has taken it: at its next call."""
         policy = self._template.policy
+        self._lanes.note_differences(self._settings.streams[0])
         if policy.signal == "guided_velocity":
             self._lanes.last.update({lane: guided[lane.item].clone() for lane in decisions})
         if policy.learns:

@@ -130,6 +130,12 @@ def test_steps_alone_do_what_the_same_schedule_of_reuse_does():
     assert torch.equal(runs[0].run(), runs[1].run()) and decisions(runs[0]) == decisions(runs[1])
 
 
+def test_granularities_are_words():
+    expected = MixCache(granularities="step, derive").block_ranges(30)
+    assert expected == MixCache(granularities="step+derive").block_ranges(30) == ()
+    assert MixCache(granularities="block step").block_ranges(30) == ((4, 26),)
+
+
 def test_both_streams_know_the_same():
     run = tiny_run(diffusion_forcing(4, 2, 12, 4), policy=MixCache(warmup_steps=3, **OPEN), guidance=3.0)
     known = []

@@ -1,6 +1,7 @@
 """An adaptive hybrid after MixCache (arXiv 2508.12691): the whole step, the other stream or a range of blocks is left
 out, whichever its measured loss allows. The paper names the parts; metric, thresholds and trigger are our own."""
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -75,7 +76,7 @@ class MixCache(ThresholdPolicy):
 
     @property
     def _wanted(self) -> list[str]:
-        return [word.strip() for word in self.granularities.split(",") if word.strip()]
+        return [word for word in re.split(r"[,+\s]+", self.granularities) if word]
 
     @property
     def signal(self) -> SignalKind:
