@@ -89,19 +89,20 @@ class PassAttention:
             if kind == "self" and self.store is not None:
                 parts.append(self._attend_stream(layer, stream, numbers, running, q_, k_, v_, attend))
             else:
-                place = self._place(layer, stream, numbers) if kind == "cross" else None
+                place = self._place(layer, stream, numbers, running) if kind == "cross" else None
                 parts.append(self.attending.attend(kind, place, q_, k_, v_, None, attend))
             begin += len(numbers)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _place(self, layer: int, stream: str, numbers: Sequence[int], seen: Sequence[int] = (),
+    def _place(self, layer: int, stream: str, numbers: Sequence[int], running: Group, seen: Sequence[int] = (),
                own: int = 0) -> Place | None:
         """Where attention may be sparse: denoising passes; their own keys last, behind those of the chunks `seen`."""
         if self.attending.sparse is None or self.p.kind != "denoise" or max(seen, default=-1) >= min(self.p.chunks):
             return None
         step, steps = min((step, self.plan.steps_of(chunk)) for chunk, step in self.p.moves)
         return Place(layer, self.layers, stream, self.p.chunks, step, steps, self._tokens_per_frame, own,
-                     self.store.version if self.store else 0, tuple(self.rows[n][1] for n in numbers))
+                     self.store.version if self.store else 0, tuple(self.rows[n][1] for n in numbers),
+                     running.tokens is not None)
 
     def _attend_stream(self, layer: int, stream: str, numbers: list[int], running: Group, q: Tensor, k: Tensor,
                        v: Tensor, attend: Attend) -> Tensor:
@@ -130,7 +131,7 @@ class PassAttention:
             marks = [None if mark is None else torch.nn.functional.pad(mark, (0, k.shape[2])) for mark in marks]
         self.keys_seen = max(self.keys_seen, keys.shape[2])
         own_keys = keys.shape[2] if not self.p.reads else max(part.stop for part in self._slices.values())
-        place = self._place(layer, stream, numbers, self.p.reads, own_keys)
+        place = self._place(layer, stream, numbers, running, self.p.reads, own_keys)
         return self.attending.attend("self", place, q, keys, values, marks[0], attend, marks[1])
 
     def _read(self, layer: int, stream: str, chunks: Sequence[int]) -> tuple[Tensor, Tensor]:

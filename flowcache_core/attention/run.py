@@ -17,7 +17,7 @@ class AttentionRun:
     def __init__(self, sparse: SparseAttention | None = None, weighted: WeightedAttention | None = None) -> None:
         self.sparse, self.weighted = sparse, weighted or WeightedAttention()
         self._memory: dict[tuple, tuple[tuple, dict[Any, Any]]] = {}
-        self._seen: dict[str, list[float]] = {}
+        self._seen: dict[str, tuple[int, float]] = {}   # calls, and their densities summed
         self.calls, self._uncorrected = 0, False
 
     def attend(self, kind: str, place: Place | None, q: Tensor, k: Tensor, v: Tensor, log_m: Tensor | None,
@@ -37,11 +37,14 @@ class AttentionRun:
         if method is None:
             return self.weighted(attend, q, k, v, log_m)
         found = method.attend(place, q, KeySet(k, v, log_m), attend, self.weighted, self._remembered(kind, place))
-        self._seen.setdefault(kind, []).append(found.density)
+        calls, total = self._seen.get(kind, (0, 0.0))
+        self._seen[kind] = (calls + 1, total + found.density)
         return found.out
 
     def _remembered(self, kind: str, place: Place) -> dict[Any, Any]:
         """What the method kept for this place, empty where it has aged or other keys are cached."""
+        if place.fresh:
+            return {}
         key = (kind, place.layer, place.stream, place.chunks, place.items)
         state = (self.sparse.age(place), place.version if kind == "self" else 0)
         if key not in self._memory or self._memory[key][0] != state:
@@ -69,11 +72,11 @@ class AttentionRun:
 
     @property
     def density(self) -> dict[str, float]:
-        return {kind: sum(seen) / len(seen) for kind, seen in self._seen.items()}
+        return {kind: total / calls for kind, (calls, total) in self._seen.items()}
 
     @property
     def sparse_calls(self) -> dict[str, int]:
-        return {kind: len(seen) for kind, seen in self._seen.items()}
+        return {kind: calls for kind, (calls, _) in self._seen.items()}
 
     def forget(self, chunk: int) -> None:
         """Drops what was chosen for a finished chunk."""

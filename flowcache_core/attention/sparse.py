@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
@@ -16,7 +16,8 @@ from .weighted import Attend, WeightedAttention
 class Place:
     """Where attention is computed. layer: of `layers`; stream: conditioning role; chunks: those whose queries attend;
     step, steps: of the least advanced of them; tokens_per_frame; own: how many of the last keys are the chunks' own;
-    version: changes whenever other keys are cached; items: batch items."""
+    version: changes whenever other keys are cached; items: batch items; fresh: the
+    queries are those of other tokens at every step."""
 
     layer: int
     layers: int
@@ -28,6 +29,7 @@ class Place:
     own: int = 0
     version: int = 0
     items: tuple[int, ...] = (0,)
+    fresh: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,5 +95,6 @@ class SparseAttention:
         return place.step // max(1, math.ceil(self.refresh * place.steps))
 
     def describe(self) -> dict[str, Any]:
-        return {"methods": [method.name for method in self.methods], "dense_steps": self.dense_steps,
-                "dense_blocks": self.dense_blocks}
+        settings = {method.name: {f.name: getattr(method, f.name) for f in fields(method)} for method in self.methods}
+        return {"methods": settings, "dense_steps": self.dense_steps, "dense_blocks": self.dense_blocks,
+                "refresh": self.refresh}

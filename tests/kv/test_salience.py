@@ -108,3 +108,11 @@ def test_age_takes_its_share():
 def test_the_shape_decides():
     SCORERS["pafu_kv"](head=head()).check(KVShape(6, 1, 1, 2, 8, 4))
     assert make_scorer("pafu_kv").head.width == TINY.dim
+
+
+def test_the_bundled_head_is_for_the_bundled_model():
+    from flowcache_core.demo.train import CONFIG
+
+    own = SCORERS.make("pafu_kv")
+    own.check(KVShape(CONFIG.layers, 1, 1, CONFIG.heads, CONFIG.head_dim, 4))
+    assert own.head.width == CONFIG.dim and 0 <= own.tap < CONFIG.layers
