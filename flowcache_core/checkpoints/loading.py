@@ -1,5 +1,6 @@
 """From a checkpoint to a network in plain torch: built without memory of its own, filled tensor by tensor."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,6 +53,8 @@ def load_network(checkpoint: Checkpoint, profile: Profile, found: Recognition | 
     and with the file's dtype on the CPU the weights stay mapped to the file. Raises CheckpointError.
     """
     found = recognise(checkpoint) if found is None else found
+    if not math.isfinite(lora_strength):
+        raise CheckpointError(f"LoRA strength {lora_strength}: expected a number, 1 is as trained")
     check_profile(checkpoint, found, profile)
     pairs = {} if lora is None else open_lora(lora, checkpoint.shapes)
     dtype = dtype or own_dtype(checkpoint.tensors)

@@ -27,7 +27,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--weights", choices=("ema", "raw"), help="which weights, where a file has averaged and raw "
                        "ones (default from the profile)")
     group.add_argument("--lora", type=Path, metavar="PATH", help="a LoRA in PEFT's form, merged into the model")
-    group.add_argument("--lora-strength", type=float, default=1.0, help="1 is as trained")
+    group.add_argument("--lora-strength", type=float, help="1 is as trained (default 1)")
     group.add_argument("--dtype", choices=tuple(DTYPES), help="of the weights (default that of the file)")
     group.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda for --model where there is one, else "
                        "cpu)")
@@ -62,10 +62,13 @@ def load_backbone(args: argparse.Namespace, profile: Profile, steps: int) -> Bac
         if given or profile.family != "demo":
             raise ValueError(f"--{given} without --model: the bundled model has no use for it" if given else
                              f"profile {profile.name}: a model of its family is needed; give it with --model")
+    if args.lora_strength is not None and args.lora is None:
+        raise ValueError(f"--lora-strength {args.lora_strength:g} without --lora: name the LoRA too")
     dtype = DTYPES[args.dtype] if args.dtype else torch.float32 if profile.family == "demo" else None
     checkpoint = open_checkpoint(args.model or TRANSFORMER, args.weights, profile.weights)
     found = recognise(checkpoint, args.family)
-    return load_network(checkpoint, profile, found, steps, dtype, run_device(args), args.lora, args.lora_strength)
+    return load_network(checkpoint, profile, found, steps, dtype, run_device(args), args.lora,
+                        1.0 if args.lora_strength is None else args.lora_strength)
 
 
 def run_device(args: argparse.Namespace) -> torch.device:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flowcache_core.backbones.wan_vae import WanVAE
-from flowcache_core.cli import main
+from flowcache_core.cli import main, model_options
 from tests.checkpoints.samples import (
     MAGI_TINY,
     in_diffusers_names,
@@ -133,6 +133,9 @@ BAD = {
                              ["not a Wan2.1 VAE"]),
     "a codec for a model": (("self-forcing", "vae.safetensors"), {}, ["--vae"]),
     "text of another width": (("magi-1", "magi.safetensors"), {"text": "wide.safetensors"}, ["[2, 65]"]),
+    "a strength of nothing": (("self-forcing", "plain.safetensors", "--lora-strength", "2"), {}, ["without --lora"]),
+    "a strength that is no number": (("longlive", "longlive_base.pt", "--lora", "lora.pt", "--lora-strength", "nan"),
+                                     {}, ["LoRA strength nan"]),
     "a device that is not there": (("self-forcing", "plain.safetensors", "--device", "cuda:99"), {}, ["'cuda:99'"]),
     "a device that is none": (("self-forcing", "plain.safetensors", "--device", "abacus"), {}, ["'abacus': not there"]),
     "steps that the profile does not list": (("self-forcing", "plain.safetensors", "--steps", "9"), {}, ["9 steps"]),
@@ -153,8 +156,9 @@ def damaged(kind, place, folder):
     """The path of a file or folder that no run can use."""
     source = place / "self_forcing_dmd.pt"
     data, path = source.read_bytes(), folder / f"{kind.split()[0]}.pt"
-    if kind in ("truncated", "empty", "text"):
-        path.write_bytes({"truncated": data[:len(data) // 2], "empty": b"", "text": b"not a model\n" * 99}[kind])
+    if kind in ("truncated", "empty", "text", "gguf"):
+        path.write_bytes({"truncated": data[:len(data) // 2], "empty": b"", "text": b"not a model\n" * 99,
+                          "gguf": b"GGUF\3\0\0\0" * 99}[kind])
     elif kind.startswith("pickle"):
         marker = str(folder / "ran")
         trap = {"generator_ema": wan_tensors(), "trap": Trap(marker)}
@@ -215,6 +219,7 @@ def damaged_shards(kind, place, folder):
 
 
 DAMAGED = {
+    "gguf": "a GGUF file, which this version does not read",
     "truncated": "not a whole torch file", "empty": "empty (0 bytes)", "text": "neither a safetensors nor a torch file",
     "pickle in a torch file": "refused, because it holds more than tensors (posix.mkdir)",
     "pickle alone": "refused, because it holds more than tensors",
@@ -237,11 +242,20 @@ def test_damaged_files_are_refused_by_name(kind, place, tmp_path, capsys):
     message = refused(words, capsys)
     assert DAMAGED[kind] in message, message
     assert len(message.strip().splitlines()) == 1 and not (tmp_path / "ran").exists()
+    if kind not in ("hole", "shape", "extra"):   # those can be looked at, and are said to be damaged
+        assert DAMAGED[kind] in refused(["inspect", str(path)], capsys) and not (tmp_path / "ran").exists()
+    else:
+        assert main(["inspect", str(path)]) == 0
+        found = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert found["family"] == "wan-causal" and not found["advice"].startswith("sample")
 
 
-def test_what_cannot_be_known_is_asked_for(place, tmp_path, capsys):
+def test_what_cannot_be_known_is_asked_for(place, tmp_path, capsys, monkeypatch):
     message = refused(["generate", "--model", str(place / "magi.safetensors"), "--out", str(tmp_path)], capsys)
     assert "distilled from base" in message and "magi-1-base" in message
+    monkeypatch.setattr(model_options, "SIZES", {(128, 2): "as if released"})
+    message = refused(["generate", "--model", str(place / "plain.safetensors"), "--out", str(tmp_path)], capsys)
+    assert "choose a variant with --profile" in message
     message = refused(["generate", "--profile", "self-forcing", "--out", str(tmp_path)], capsys)
     assert "give it with --model" in message
     message = refused(["generate", "--profile", "self-forcing", "--model", str(place / "plain.safetensors"), "--out",
