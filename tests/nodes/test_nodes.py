@@ -76,8 +76,14 @@ def test_policy_and_budget_change_the_video_and_off_does_not(queue, base):
     assert bounded.shape[2] == 12 and torch.isfinite(bounded).all()
 
 
-def test_ksampler_with_a_policy_samples_the_whole_video(queue, base):
-    prompt = behind(graph(), policy=node("FlowCache_Policy", **POLICY))
+@pytest.mark.parametrize(("policy", "threshold"), [("flowcache", "5"), ("teacache", "5"), ("easycache", "50"),
+                                                   ("motioncache", "5"), ("mixcache", "100")])
+def test_ksampler_with_a_policy_samples_the_whole_video(queue, base, policy, threshold):
+    more = {"mixcache": "open_below=1, close_above=1000, warmup_steps=1", "teacache": "warmup_rows=1",
+            "easycache": "warmup_share=0.1", "motioncache": "warmup_steps=1"}
+    own = {**POLICY, "policy": policy, "threshold": threshold, "warmup_steps": -1, "last_steps": -1,
+           "max_consecutive_skips": -1, "more_settings": more.get(policy, "")}
+    prompt = behind(graph(), policy=node("FlowCache_Policy", **(POLICY if policy == "flowcache" else own)))
     latent = node("EmptyHunyuanLatentVideo", width=96, height=96, length=9, batch_size=1)
     prompt |= {"size": latent, "make": node(
         "KSampler", model=["policy", 0], positive=["yes", 0], negative=["no", 0], latent_image=["size", 0], seed=1,
