@@ -57,8 +57,17 @@ def file_names() -> list[str]:
 
 def load_demo(options: dict[str, Any]) -> tuple[Any, DemoClip, comfy.sd.VAE, str]:
     model = _model(dict(comfy.utils.load_torch_file(str(TRANSFORMER))), {"dtype": torch.float32, **options}, {})
-    vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(CODEC)))
-    return attach(model, profile=load_profile("demo")), DemoClip(), vae, "bundled demo model"
+    return attach(model, profile=load_profile("demo")), DemoClip(), _demo_vae(), "bundled demo model"
+
+
+def _demo_vae() -> comfy.sd.VAE:
+    try:
+        return comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(CODEC)))
+    except RuntimeError as error:
+        if "size mismatch" not in str(error):
+            raise
+        raise ValueError("this ComfyUI loads Wan VAEs of one size only, and the demo's is smaller: update to 0.21 or "
+                         "newer for the demo; other models work") from error
 
 
 def load_file(name: str, profile_name: str, weights: str, options: dict[str, Any]) -> tuple[Any, str]:

@@ -42,7 +42,7 @@ class ComfyBackbone:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.model.get_dtype_inference()
+        return network.inference_dtype(self.model)
 
     @property
     def device(self) -> torch.device:

@@ -11,7 +11,7 @@ from ...flowcache_core.backbones.backbone import Sizes
 from ...flowcache_core.plan import ChunkPlan
 from ...flowcache_core.run_cache import RunCache
 from ...flowcache_core.run_settings import RunSettings
-from .network import network_of, sizes_of
+from .network import inference_dtype, network_of, sizes_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class _Unplaced:
 def kv_bytes(model: Any, plan: ChunkPlan, settings: RunSettings) -> int:
     """What the KV cache of the run takes on the model's device. Raises ValueError for a budget that cannot be kept."""
     sizes = sizes_of(network_of(model))
-    cache = RunCache(plan, settings, _Unplaced(sizes, model.get_dtype_inference()),
+    cache = RunCache(plan, settings, _Unplaced(sizes, inference_dtype(model)),
                      sizes.tokens_per_frame(settings.height, settings.width))
     return cache.store.allocated_bytes if cache.store else 0
 

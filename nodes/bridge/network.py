@@ -25,6 +25,13 @@ def sizes_of(network: WanModel) -> Sizes:
                  network.dim // network.num_heads, network.rope_embedder.theta)
 
 
+def inference_dtype(model: Any) -> torch.dtype:
+    """The dtype that the host computes in; old hosts do not say it in one word."""
+    if hasattr(model, "get_dtype_inference"):
+        return model.get_dtype_inference()
+    return model.manual_cast_dtype or model.get_dtype()
+
+
 def time_modulation(network: WanModel, timestep: Tensor, dtype: torch.dtype) -> Tensor:
     """`(B, F) -> (B, F, 6, D)`, as the network computes it."""
     waves = sinusoidal_embedding_1d(network.freq_dim, timestep.flatten()).to(dtype)

@@ -25,7 +25,7 @@ ATTRIBUTES = {
     "comfy.patcher_extension.WrappersMP": ["OUTER_SAMPLE", "PREPARE_SAMPLING", "PREDICT_NOISE", "CALC_COND_BATCH",
                                            "DIFFUSION_MODEL"],
     "comfy.ldm.wan.model.WanModel": ["forward_orig", "rope_encode"],
-    "comfy.model_base.BaseModel": ["get_dtype_inference", "memory_required", "process_latent_in", "process_latent_out"],
+    "comfy.model_base.BaseModel": ["get_dtype", "memory_required", "process_latent_in", "process_latent_out"],
     "comfy.model_patcher.ModelPatcher": ["add_patches", "add_wrapper_with_key", "clone", "get_model_object",
                                          "get_wrappers"],
     "comfy.sd.VAE": ["decode", "encode"],

@@ -9,7 +9,14 @@ from safetensors.torch import load_file
 
 from tests.nodes import host, tiny
 
+FIRST = (0, 21)   # hosts before that load no VAE of the demo's size
 PROMPT = "a red circle moving right quickly"
+
+
+@pytest.fixture(autouse=True)
+def demo_loads(request, version):
+    if "queue" in request.fixturenames and version < FIRST:
+        pytest.skip("this host does not load the demo's VAE, and says so")
 
 
 def node(kind: str, **inputs) -> dict:
