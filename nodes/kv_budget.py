@@ -45,7 +45,8 @@ class FlowCacheKVBudget(io.ComfyNode):
                 given(io.String.Input, "more_settings", default="", advanced=True,
                       tooltip="Settings of the method, as in 'mix=0.07' (FlowCache's share of importance)."),
                 given(io.Combo.Input, "device", options=["auto", "gpu", "cpu"], default="auto",
-                      tooltip="Where keys and values lie: auto and gpu beside the model, cpu in main memory (slower)."),
+                      tooltip="Where keys and values lie: gpu beside the model, cpu in main memory with the next "
+                              "layer's copied ahead, auto by free memory."),
                 given(io.Combo.Input, "dtype", options=["auto", *KV_DTYPES], default="auto",
                       tooltip="Precision of the cache; auto is the model's, fp8 and int8 halve its memory."),
             ],

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,8 +25,10 @@ class _Unplaced:
 
 def kv_bytes(model: Any, plan: ChunkPlan, settings: RunSettings) -> int:
     """What the KV cache of the run takes on the model's device. Raises ValueError for a budget that cannot be kept."""
+    if settings.kv_device == "cpu":
+        return 0
     sizes = sizes_of(network_of(model))
-    cache = RunCache(plan, settings, _Unplaced(sizes, inference_dtype(model)),
+    cache = RunCache(plan, replace(settings, kv_device="gpu"), _Unplaced(sizes, inference_dtype(model)),
                      sizes.tokens_per_frame(settings.height, settings.width))
     return cache.store.allocated_bytes if cache.store else 0
 

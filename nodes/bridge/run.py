@@ -109,6 +109,9 @@ def build_plan(profile: Profile, request: ChunkRequest, frames: int, steps: int)
                          "and fewer than the video has; shorten it, or make the video longer")
     if frames <= chunk and request.end_image is None:
         return dense(frames, frames, steps)   # nothing to look back to, so nothing to cache
+    if request.plan == AS_PROFILED and profile.base_frames is not None and frames > profile.base_frames:
+        raise ValueError(f"a video of {frames} latent frames with {profile.title}, which sees {profile.base_frames} "
+                         "at a time: set schedule to rolling, whose window moves along, or make the video shorter")
     made = plan_request(profile, frames, **_order(profile, request), chunk_frames=chunk, steps=steps,
                         ar_step=None if request.ar_step < 0 else request.ar_step)
     switches = tuple(sorted(c for c in request.prompts if c)) if profile.recache and made.name == "sequential" else ()
@@ -172,7 +175,7 @@ def asked(guider: Any, options: dict[str, Any], request: ChunkRequest, handed: T
         policy=template.policy, predictor=template.predictor, budget=template.budget, compression=template.compression,
         noise_rule=NOISE_RULES.make(rule), context_timestep=profile.context_timestep,
         given_noise=profile.addnoise,
-        kv_dtype=None if template.kv_dtype == "auto" else KV_DTYPES[template.kv_dtype])
+        kv_dtype=None if template.kv_dtype == "auto" else KV_DTYPES[template.kv_dtype], kv_device=template.kv_device)
 
 
 class ChunkedRun:

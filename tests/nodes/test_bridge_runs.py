@@ -183,6 +183,70 @@ def test_weights_in_8_bits_are_sampled(pack):
     assert (found - expected).norm() / expected.norm() < 0.3
 
 
+def test_weights_that_are_paged_in_layer_by_layer_give_the_same(pack, monkeypatch):
+    """As with --novram and --lowvram: every weight stays outside and is fetched, with its patches, at each use."""
+    import comfy.model_management as host
+
+    settings = policy(pack, "some")
+    patch = {"diffusion_model.blocks.1.ffn.0.weight": ("diff", (0.05 * torch.ones(tiny.FFN, tiny.DIM),))}
+
+    def made():
+        clone = tiny.load().clone()
+        clone.add_patches(patch, 1.0)
+        return clone
+
+    expected = run(pack, made(), 3.0, **settings)
+    monkeypatch.setattr(host, "is_device_cpu", lambda device: False)
+    monkeypatch.setattr(host, "vram_state", host.VRAMState.NO_VRAM)
+    model = made()
+    seen = []
+
+    def begin(self, made):
+        seen.append(model.model.diffusion_model.blocks[0].ffn[0].comfy_cast_weights)
+
+    found = run(pack, model, 3.0, listener=listener(pack, begin=begin), **settings)
+    assert seen == [True]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", ["heun", "dpm_2", "dpmpp_2m"])
+def test_samplers_of_several_calls_a_step_skip_by_noise_level(pack, sampler, caplog):
+    import logging
+
+    model = tiny.load()
+    plain = tiny.sample(model, tiny.ksampler(sampler), tiny.sigmas(6), 2.0)
+    with caplog.at_level(logging.INFO):
+        ours = [tiny.sample(profiled(pack, model, **policy(pack, "some")), tiny.ksampler(sampler), tiny.sigmas(6), 2.0)
+                for _ in range(2)]
+    assert torch.equal(*ours) and not torch.equal(ours[0], plain) and torch.isfinite(ours[0]).all()
+    assert "whole video as one chunk, computed" in caplog.text
+
+
+def test_policy_on_the_hosts_ar_sampler_is_refused(pack, version):
+    if version < (0, 21):
+        pytest.skip("this host has no AR sampler of its own")
+    import comfy.samplers
+
+    sampler = comfy.samplers.ksampler("ar_video", {"num_frame_per_block": 3})
+    with pytest.raises(ValueError, match="ar_video, which calls no hooks"):
+        tiny.sample(profiled(pack, tiny.load(), **policy(pack)), sampler, tiny.sigmas())
+
+
+def test_video_beyond_the_models_window_is_told_of_the_schedule_that_moves_it(pack):
+    model, shape = profiled(pack, tiny.load(), "skyreels-v2-df"), (1, 16, 30, 4, 4)
+    with pytest.raises(ValueError, match="30 latent frames .* sees 25 at a time: set schedule to rolling"):
+        tiny.sample(model, chunked(pack, **CHUNKED), tiny.sigmas(), shape=shape)
+    assert tiny.sample(model, chunked(pack, **CHUNKED, plan="rolling"), tiny.sigmas(6), shape=shape).shape == shape
+
+
+def test_context_windows_are_refused(pack):
+    clone = profiled(pack, tiny.load(), **policy(pack))
+    clone.model_options["context_handler"] = object()
+    for sampler in (chunked(pack, **CHUNKED), tiny.ksampler()):
+        with pytest.raises(ValueError, match="context windows and FlowCache"):
+            tiny.sample(clone, sampler, tiny.sigmas())
+
+
 def test_guidance_of_the_users_nodes_counts(pack):
     """A guidance that calls the model once more for a stream gets an answer that leaves the cache alone."""
     import comfy.samplers
