@@ -69,7 +69,7 @@ class ChunkSink:
         return np.concatenate(self._kept)
 
     def __str__(self) -> str:
-        count = len(self.home.saved)
+        count = len(list(self.home.path.glob("chunk-*.safetensors")))   # an interrupt may come before one is counted
         if not count:
             return "no chunk was finished"
         kept = f"{count} finished chunk{'s' * (count > 1)} kept in {self.home.path}"
