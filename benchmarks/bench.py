@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-NAMES = ("world", "sweep", "demo", "overhead", "memory", "compression", "merging", "salience", "sparse")
+NAMES = ("world", "sweep", "demo", "overhead", "memory", "compression", "merging", "salience", "sparse", "real_size")
 
 
 def main(names: list[str]) -> int:

@@ -83,10 +83,34 @@ def sweep(result: dict[str, Any]) -> Rows:
             for r in result["rows"]]
 
 
+def real_size(result: dict[str, Any]) -> Rows:
+    return [{"model": case["case"], "setting": r["setting"], "computed share": r["computed_share"],
+             "seconds": r["seconds"], "against uncached ↑": r.get("against_uncached"),
+             "against dense ↑": r.get("against_dense"), "of bound": r.get("of_bound")}
+            for case in result["cases"] for r in case["rows"]]
+
+
+def real_passes(result: dict[str, Any]) -> Rows:
+    return [{"model": case["case"], "chunks seen": p.get("seen_chunks", "all, dense"),
+             "pass ms": round(1000 * p["computed_seconds"], 1),
+             "skipped ms": round(1000 * p["skipped_seconds"], 2) if "skipped_seconds" in p else None,
+             "TFLOP/s": round(p["flops_per_second"] / 1e12, 2), "of matmul peak": p["share_of_peak"],
+             "KV GB": round(p["kv_bytes"] / 1e9, 3) if "kv_bytes" in p else None}
+            for case in result["cases"] for p in (*case["parts"], case["dense"])]
+
+
+def real_memory(result: dict[str, Any]) -> Rows:
+    return [{"model": case["case"], "pixel frames": m["pixel_frames"], "peak GB": round(m["peak_bytes"] / 1e9, 3),
+             "KV GB": round(m["kv_peak_bytes"] / 1e9, 3)} for case in result["cases"] for m in case["memory"]]
+
+
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Rows]]] = {
     "speed": ("demo", speed), "quality": ("demo", quality), "world": ("world", world), "skip": ("overhead", skip),
     "hooks": ("overhead", hooks), "memory": ("memory", memory), "sweep": ("sweep", sweep),
-    "compression": ("compression", compression), "event": ("compression", event)}
+    "real_size": ("real_size", real_size), "real_passes": ("real_size", real_passes),
+    "real_memory": ("real_size", real_memory), "reduced_size": ("real_size_reduced", real_size),
+    "reduced_passes": ("real_size_reduced", real_passes), "compression": ("compression", compression),
+    "event": ("compression", event)}
 
 
 def table(name: str, results: dict[str, Any]) -> str:
