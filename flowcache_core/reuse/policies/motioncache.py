@@ -19,8 +19,9 @@ from .flowcache import FlowCache
 @saved
 @dataclass(frozen=True)
 class Moving:
-    """before: the signal of the last step; sums: weighted distance since each token was computed, `(f, n)`, fp64;
-    weights: `(f, n)`, fp64; events: steps after the warm-up in which something was computed; skips: since the last."""
+    """before: the signal of the last step; sums: weighted distance since each token was computed; weights: of each
+    token; both `(f, n)`, fp64, on the CPU; events: steps after the warm-up in which something was computed; skips:
+    since the last."""
 
     before: Tensor | None = None
     sums: Tensor | None = None
@@ -55,8 +56,9 @@ class MotionCache(FlowCache):
         return Moving()
 
     def _sums(self, state: Moving, change: float) -> Tensor:
-        weights = state.weights if state.events >= self.coarse_events else torch.ones_like(state.weights)
-        return change * weights if state.sums is None else state.sums + change * weights
+        weights = state.weights.cpu()   # a resumed run has its states on the model's device
+        weights = weights if state.events >= self.coarse_events else torch.ones_like(weights)
+        return change * weights if state.sums is None else state.sums.cpu() + change * weights
 
     def _due(self, sums: Tensor, limit: float) -> Tensor:
         """Which tokens are computed, `(f, n)`."""
@@ -94,8 +96,7 @@ class MotionCache(FlowCache):
             return replace(state, before=signal, sums=None, events=state.events + warm, skips=0)
         sums = self._sums(state, self._change(self._distance(state, signal)))
         if decision.kind is Kind.PARTIAL:
-            fresh = torch.tensor(decision.tokens, device=sums.device)
-            sums = sums.flatten().index_fill(0, fresh, 0.0).view_as(sums)
+            sums = sums.flatten().index_fill(0, torch.tensor(decision.tokens), 0.0).view_as(sums)
             return replace(state, before=signal, sums=sums, events=state.events + 1, skips=0)
         return replace(state, before=signal, sums=sums, skips=state.skips + 1)
 
@@ -105,16 +106,16 @@ class MotionCache(FlowCache):
 
 
 def motion_weights(latent: Tensor, before: Tensor | None, patch: int, still: float) -> Tensor:
-    """`(f, n)` in `still .. 1`: how far each token's latent `(C, f, h, w)` is from the frame before it.
+    """`(f, n)` in `still .. 1`, fp64, on the CPU: how far each token of `latent (C, f, h, w)` is from the frame before.
 
     Scaled from the least to the most of each frame; 1 where a frame moves evenly. before: the frame `(C, h, w)` in
     front of the chunk; without one the first frame takes the weights of the second, or 1 where it is alone.
     """
     frames = latent if before is None else torch.cat([before[:, None], latent], dim=1)
-    moved = (frames[:, 1:] - frames[:, :-1]).double().abs().mean(0)
+    moved = (frames[:, 1:] - frames[:, :-1]).float().abs().mean(0)
     if before is None:
-        moved = torch.cat([moved[:1], moved]) if len(moved) else torch.zeros_like(latent[0]).double()
-    places = F.avg_pool2d(moved[:, None], patch).flatten(1)
+        moved = torch.cat([moved[:1], moved]) if len(moved) else torch.zeros_like(latent[0])
+    places = F.avg_pool2d(moved[:, None], patch).flatten(1).cpu().double()
     low, high = places.amin(1, keepdim=True), places.amax(1, keepdim=True)
     scaled = torch.where(high > low, (places - low) / (high - low).clamp_min(torch.finfo(torch.float64).tiny), 1.0)
     return still + (1 - still) * scaled
