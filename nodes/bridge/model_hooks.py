@@ -150,13 +150,15 @@ class ModelHooks:
                 given = tuple(y.unflatten(-1, (heads, -1)).transpose(1, 2) for y in (q, k, v))
 
                 def attend(*qkv: Tensor, bias: Tensor | None = None) -> Tensor:
+                    if len(qkv) == 4:
+                        *qkv, bias = qkv
                     if bias is None and all(a is b for a, b in zip(qkv, given, strict=True)):
                         out = compute(q, k, v, heads, *args, **kwargs)   # untouched: the same bits as without hooks
                         return out.unflatten(-1, (heads, -1)).transpose(1, 2)
                     more = {"skip_reshape": True, "skip_output_reshape": True}
                     if bias is not None:
                         more["mask"] = bias
-                    return compute(*qkv, heads, *args, **{**kwargs, **more})
+                    return compute(*qkv, qkv[0].shape[1], *args, **{**kwargs, **more})
 
                 out = self._active.attention(self._layer, kind, *given, self.watch.inner(attend))
                 return out.transpose(1, 2).flatten(2)

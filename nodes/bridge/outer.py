@@ -43,7 +43,7 @@ def outer_sample(executor: Callable, noise: Tensor, latent: Tensor, sampler: Any
         elif not isinstance(template.policy, Off):
             run = _whole_video(guider, options, template, sampler, noise, sigmas)
         else:
-            _note_budget(template)
+            _note_idle(template)
         out = executor(noise, latent, sampler, sigmas, *args, **kwargs)
         if run is not None:
             run.report()
@@ -62,11 +62,14 @@ def _whole_video(guider: Any, options: dict[str, Any], template: Template, sampl
     refuse_step_caches(options)
     refuse_context_windows(options)
     refuse_multi_gpu(options)
-    _note_budget(template)
+    _note_idle(template)
     return WholeVideo(guider, options, template, sigmas, noise.shape)
 
 
-def _note_budget(template: Template) -> None:
+def _note_idle(template: Template) -> None:
     if template.budget.amount is not None:
         logger.warning("FlowCache: the KV budget does nothing here, since this sampler denoises the whole video as one "
                        "chunk and caches no keys; use the Chunked AR Sampler")
+    if template.sparse is not None:
+        logger.warning("FlowCache: sparse attention does nothing here, since this sampler denoises the whole video as "
+                       "one chunk without a past; use the Chunked AR Sampler")

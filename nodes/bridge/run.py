@@ -174,7 +174,7 @@ def asked(guider: Any, options: dict[str, Any], request: ChunkRequest, handed: T
         first_table=first_table(profile, plan, request.shift or profile.shift), solver=SOLVERS.make(solver),
         policy=template.policy, predictor=template.predictor, budget=template.budget, compression=template.compression,
         noise_rule=NOISE_RULES.make(rule), context_timestep=profile.context_timestep,
-        given_noise=profile.addnoise,
+        given_noise=profile.addnoise, sparse=template.sparse,
         kv_dtype=None if template.kv_dtype == "auto" else KV_DTYPES[template.kv_dtype], kv_device=template.kv_device)
 
 

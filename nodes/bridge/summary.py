@@ -6,7 +6,8 @@ from ...flowcache_core.trace import Trace
 
 
 def sentence(trace: Trace) -> str:
-    """`computed 120 of 200 chunk steps (60 %) in 34.1 s, KV cache 12.3 MB`, and why nothing was skipped."""
+    """`computed 120 of 200 chunk steps (60 %) in 34.1 s, KV cache 12.3 MB`, why nothing was skipped, and
+    the run's notes."""
     summary = trace.summary()
     text = (f"computed {summary['computed']} of {summary['chunk_steps']} chunk steps "
             f"({100 * trace.computed_share:.0f} %) in {summary['seconds']:.1f} s")
@@ -17,4 +18,4 @@ def sentence(trace: Trace) -> str:
         reason, count = reasons.most_common(1)[0]
         text += (f"; policy {trace.settings['policy']} skipped nothing: {reason} ({count} of {sum(reasons.values())} "
                  "decisions)")
-    return text
+    return "; ".join([text, *trace.notes])

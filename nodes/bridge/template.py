@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...flowcache_core.attention import SparseAttention
 from ...flowcache_core.kv import Compression, KVBudget
 from ...flowcache_core.profiles import Profile
 from ...flowcache_core.reuse import Predictor, ReusePolicy
@@ -14,14 +15,15 @@ from .model_hooks import KEY
 @dataclass(frozen=True)
 class Template:
     """profile: how the model is sampled, None where no node has said; policy, predictor: what may be skipped; budget,
-    compression: what the KV cache may hold; kv_device, kv_dtype: where and how exactly it holds it, "auto" is up to the
-    run; note: what the preset has to say."""
+    compression: what the KV cache may hold; sparse: which keys are looked at (None: all); kv_device, kv_dtype: where
+    and how exactly the cache holds them, "auto" is up to the run; note: what the preset has to say."""
 
     profile: Profile | None = None
     policy: ReusePolicy = field(default_factory=Off)
     predictor: Predictor = field(default_factory=Velocity)
     budget: KVBudget = field(default_factory=KVBudget)
     compression: Compression | None = None
+    sparse: SparseAttention | None = None
     kv_device: str = "auto"
     kv_dtype: str = "auto"
     note: str = ""

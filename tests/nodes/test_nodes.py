@@ -58,6 +58,37 @@ BUDGET = {"amount": 3.0, "unit": "chunks", "method": "oldest leave", "sink_chunk
           "granularity": "token", "merger": "none", "more_settings": "", "device": "auto", "dtype": "auto"}
 
 
+SPARSE = {"self_attention": "annsa", "cross_attention": "dense", "dense_steps": 0.3, "dense_blocks": 0.0,
+          "self_settings": "block=16, query_block=16, dense_below=0, keep=0.5, least_share=0, recent_frames=0",
+          "cross_settings": ""}
+
+
+def test_sparse_attention_changes_the_video_and_taking_everything_does_not(queue, base, caplog):
+    plain = saved(queue, base, graph(steps=6, length=45))
+    everything = {**SPARSE, "self_settings": "keep=1", "cross_attention": "annca", "cross_settings": "share=1"}
+    whole = saved(queue, base, behind(graph(steps=6, length=45), how=node("FlowCache_SparseAttention", **everything)))
+    with caplog.at_level("INFO"):
+        some = saved(queue, base, behind(graph(steps=6, length=45), how=node("FlowCache_SparseAttention", **SPARSE)))
+    assert torch.equal(whole, plain) and torch.isfinite(some).all() and not torch.equal(some, plain)
+    assert "sparse self-attention looked at" in caplog.text
+
+
+def test_merged_keys_go_through_the_hosts_attention(queue, base):
+    """With their weight as a mask; int8 keys with the correction of their rounding, in wider heads."""
+    merging = {**BUDGET, "method": "attention", "merger": "close_links", "sink_chunks": 0}
+    for dtype in ("auto", "int8"):
+        budget = node("FlowCache_KVBudget", **{**merging, "dtype": dtype})
+        assert torch.isfinite(saved(queue, base, behind(graph(length=57), budget=budget))).all()
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"self_settings": "speed=9"}, "no setting speed"), ({"self_settings": "codes=morse"}, "choose one of lsh, quant"),
+    ({"cross_settings": "share=0.5"}, "for an attention that is dense")])
+def test_bad_sparse_attention_gets_one_sentence(queue, settings, words):
+    with pytest.raises(host.PromptFailed, match=words):
+        queue.run(behind(graph(), how=node("FlowCache_SparseAttention", **{**SPARSE, **settings})))
+
+
 def test_demo_from_loader_to_frames(queue, base):
     from PIL import Image
 
