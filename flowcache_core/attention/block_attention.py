@@ -76,14 +76,16 @@ def flex(q: Tensor, blocks: KeySet, always: KeySet, table: Tensor, query_block: 
     inside, length = blocks.keys.shape[2], q.shape[2]
     whole = blocks.joined(always)
     group = q.shape[1] // whole.keys.shape[1]
-    extra = -(-always.keys.shape[2] // block)
-    wide = F.pad(table, (0, extra), value=True).repeat_interleave(group, dim=1)
-    total = inside + always.keys.shape[2]
+    extra, total = -(-always.keys.shape[2] // block), inside + always.keys.shape[2]
+    shown = F.pad(table, (0, extra), value=True).repeat_interleave(group, dim=1)
+    # Few lengths, or every chunk would compile a kernel of its own; after eight, torch computes every pair instead.
+    wide = F.pad(shown, (0, 2 ** (shown.shape[-1] - 1).bit_length() - shown.shape[-1]))
+    valid = torch.arange(wide.shape[-1] * block, device=q.device) < total
     keys, values = (F.pad(x, (0, 0, 0, wide.shape[-1] * block - total)) for x in (whole.keys, whole.values))
     padded = F.pad(q, (0, 0, 0, wide.shape[2] * query_block - length))
 
     def visible(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        return wide[b, h, i // query_block, j // block] & (j < total)
+        return wide[b, h, i // query_block, j // block] & valid[j]
 
     score_mod = None
     if whole.log_m is not None:
