@@ -1,16 +1,17 @@
 """Options that say which network, codec and prompts a run is made with, and loading them."""
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
 
 from ..backbones.backbone import Backbone
-from ..checkpoints import CheckpointError, load_network, load_vae, open_checkpoint, recognise
+from ..checkpoints import Checkpoint, CheckpointError, Recognition, load_network, load_vae, open_checkpoint, recognise
 from ..checkpoints.inspection import advice_for
 from ..checkpoints.recognition import LOADABLE
 from ..checkpoints.wan_layout import SIZES
-from ..profiles import Profile, load_profile
+from ..profiles import Profile, load_profile, profile_names
 from ..protocols import Codec, TextEncoder
 from ..text_file import TextFile
 
@@ -67,8 +68,18 @@ def load_backbone(args: argparse.Namespace, profile: Profile, steps: int) -> Bac
     dtype = DTYPES[args.dtype] if args.dtype else torch.float32 if profile.family == "demo" else None
     checkpoint = open_checkpoint(args.model or TRANSFORMER, args.weights, profile.weights)
     found = recognise(checkpoint, args.family)
-    return load_network(checkpoint, profile, found, steps, dtype, run_device(args), args.lora,
-                        1.0 if args.lora_strength is None else args.lora_strength)
+    network = load_network(checkpoint, profile, found, steps, dtype, run_device(args), args.lora,
+                           1.0 if args.lora_strength is None else args.lora_strength)
+    say_other_profile(checkpoint, found, profile)
+    return network
+
+
+def say_other_profile(checkpoint: Checkpoint, found: Recognition, profile: Profile) -> None:
+    """Says on stderr that a file's name hints at another built-in profile; variants of one model are not others."""
+    named = found.profile and not (found.certain and found.family == "skyreels-v2-df")
+    if named and profile.name in profile_names() and not profile.name.startswith(found.profile):
+        print(f"{checkpoint.path}: its name hints at profile {found.profile}; it is sampled as {profile.name}",
+              file=sys.stderr)
 
 
 def run_device(args: argparse.Namespace) -> torch.device:

@@ -116,6 +116,15 @@ def test_the_lora_and_its_strength_are_merged(place, tmp_path):
     assert not torch.equal(plain, made("one", *lora))
 
 
+def test_a_name_that_hints_at_another_profile_is_mentioned(place, tmp_path, capsys):
+    words = ["generate", "--model", str(place / "self_forcing_dmd.pt"), "--text-embeddings",
+             str(place / "one.safetensors"), "--chunks", "1", "--size", "48x32", "--out", str(tmp_path)]
+    assert main([*words, "--profile", "causvid"]) == 0
+    assert "its name hints at profile self-forcing; it is sampled as causvid" in capsys.readouterr().err
+    assert main([*words[:-1], str(tmp_path / "own")]) == 0   # no profile named: the hint is taken
+    assert "hints" not in capsys.readouterr().err
+
+
 def test_a_few_step_preset_says_what_helps(place, tmp_path, capsys):
     assert main(generate(place, tmp_path, "self-forcing", "self_forcing_dmd.pt", "--preset", "balanced")) == 0
     assert "nothing to skip" in capsys.readouterr().out
