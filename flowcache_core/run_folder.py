@@ -139,6 +139,6 @@ def read_manifest(path: Path) -> Mapping[str, Any]:
         return data
     except OSError as error:
         raise ValueError(f"{path} holds no run ({MANIFEST}: {error.strerror or error}): give the folder that --out "
-                         "named") from error
+                         "named (runs in several windows keep no state)") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path / MANIFEST} cannot be read ({error}): give the folder that --out named") from error

@@ -17,11 +17,12 @@ from flowcache_core.run_folder import RunFolder, read_manifest
 from flowcache_core.trace import load_trace
 
 ROOT = Path(__file__).resolve().parents[2]
+SHORT = ["--chunk-frames", "1"]   # little to decode
 RUNS = {
-    "pyramid": ["--chunks", "3", "--steps", "4", "--policy", "flowcache", "--set", "distance_signal=patch_embedding",
-                "--set", "warmup_steps=1", "--threshold", "0.2"],
-    "folded": ["--plan", "sequential", "--chunks", "5", "--steps", "3", "--kv-window", "2.5", "--kv-scorer", "key_norm",
-               "--guidance", "1", "--policy", "every_nth", "--predictor", "residual",
+    "pyramid": [*SHORT, "--chunks", "3", "--steps", "4", "--policy", "flowcache", "--threshold", "0.2", "--set",
+                "distance_signal=patch_embedding", "--set", "warmup_steps=1"],
+    "folded": [*SHORT, "--plan", "sequential", "--chunks", "5", "--steps", "3", "--kv-window", "2.5", "--kv-scorer",
+               "key_norm", "--guidance", "1", "--policy", "every_nth", "--predictor", "residual",
                "--prompt", "0: a red circle moving right; 3: a blue square moving up"],
 }
 KILLS = {"pyramid": [("call", 3), ("call", 14), ("half a state", 2), ("before the state", 1)],
@@ -219,7 +220,7 @@ def test_folders_that_hold_nothing(words, named, capsys):
 
 def test_an_extension_equals_the_longer_run(tiny_model, tmp_path, wholes, counted, capsys):
     """A causal plan without a budget: behind its own keys the video goes on as if it had been longer at once."""
-    words = ["--model", str(tiny_model), "--plan", "sequential", "--steps", "3", "--guidance", "1"]
+    words = ["--model", str(tiny_model), *SHORT, "--plan", "sequential", "--steps", "3", "--guidance", "1"]
     prompts = "0: a red circle moving right; 2: a blue square moving up"
     assert main(["generate", *words, "--chunks", "4", "--prompt", prompts, "--out", str(tmp_path / "long")]) == 0
     long_calls = counted[0][0]
@@ -235,8 +236,8 @@ def test_an_extension_equals_the_longer_run(tiny_model, tmp_path, wholes, counte
 
 
 def test_an_extension_from_latents_alone_says_so(tiny_model, tmp_path, capsys):
-    words = ["--model", str(tiny_model), "--steps", "2", "--chunks", "2", "--out", str(tmp_path), "--state", "none"]
-    assert main(["generate", *words]) == 0
+    words = ["--model", str(tiny_model), *SHORT, "--steps", "2", "--chunks", "2", "--state", "none"]
+    assert main(["generate", *words, "--out", str(tmp_path)]) == 0
     assert not list(tmp_path.glob("state-*"))
     before = latents(tmp_path)
     assert main(["generate", "--extend", str(tmp_path), "--chunks", "1"]) == 0
