@@ -81,6 +81,8 @@ def load_file(name: str, profile_name: str, weights: str, options: dict[str, Any
     if found.faults:
         raise ValueError(f"{name}: {found.faults} (against the layout of {found.variant}); give a whole file")
     profile = _profile(name, profile_name, found.profile)
+    if weights == AUTO and profile.weights != "ema":
+        checkpoint = open_checkpoint(path, prefer=profile.weights)
     model = _model(folded(checkpoint.state_dict(), profile), options, dict(checkpoint.metadata), profile)
     return attach(model, profile=profile), f"{found.family}: {found.variant}"
 
