@@ -1,5 +1,6 @@
 """What the Chunked AR Sampler node does with its inputs."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ from .bridge.listening import Frames
 from .bridge.outer import attach
 from .bridge.run import AS_PROFILED, GIVEN, ChunkRequest, levels, profile_of, split
 from .bridge.template import template_of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,9 @@ def sample(model: Any, positive: list, negative: list, asked: Asked, words: Call
     latent = asked.latent or {"samples": empty_latent(profile, asked)}
     start = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     request = request_of(profile, asked, start.shape[2])
+    if asked.sigmas is None and "model_sampling" in model.object_patches:
+        logger.warning("FlowCache: a ModelSampling node on this model does nothing here, where noise levels are "
+                       "those of the profile: set shift on the Chunked AR Sampler, or connect sigmas")
     sigmas = asked.sigmas if asked.sigmas is not None else torch.tensor(levels(profile, request).sigmas)
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, negative)

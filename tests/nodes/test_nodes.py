@@ -149,6 +149,13 @@ def test_sampler_for_custom_sampling_is_the_all_in_one(queue, base):
     assert torch.equal(saved(queue, base, prompt), one)
 
 
+def test_shift_of_another_node_is_told_to_do_nothing(queue, base, caplog):
+    shift = node("ModelSamplingSD3", shift=9.0)
+    plain = saved(queue, base, graph(steps=2, length=9))
+    assert torch.equal(saved(queue, base, behind(graph(steps=2, length=9), shift=shift)), plain)
+    assert "a ModelSampling node on this model does nothing here" in caplog.text
+
+
 def test_prompts_per_chunk_change_what_comes_after(queue, base):
     prompt = graph(prompts=f"0: {PROMPT}; 1: a blue square moving up slowly")
     prompt["make"]["inputs"]["clip"] = ["load", 1]
