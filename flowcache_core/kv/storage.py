@@ -124,6 +124,14 @@ class Buffer:
     def get(self, spans: Sequence[Span]) -> Tensor:
         return self.form.decode(self.get_parts(spans))
 
+    def steps(self, spans: Sequence[Span]) -> Tensor | None:
+        """Of the vectors in `spans`, see `Format.steps`, on `device`; the codes are not read."""
+        whole = self.form.steps(self.parts)
+        if whole is None:
+            return None
+        pieces = [whole[:, :, start:stop].to(self.device) for start, stop in spans]
+        return torch.cat(pieces, dim=2) if pieces else whole[:, :, :0].to(self.device)
+
     def choice(self, spans: Sequence[Span], index: Tensor) -> Parts:
         """Parts of the tokens `index (items, heads, n)`, counted along `spans`."""
         return tuple(gather_tokens(_indexable(part), index.to(part.device)).view(part.dtype)

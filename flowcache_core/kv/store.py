@@ -248,8 +248,7 @@ class KVStore:
     def key_steps(self, layer: int, stream: str, chunks: Sequence[int]) -> Tensor | None:
         """`(items, heads, n, 1)`: for every key that `read` returns the distance of neighbouring codes; None for a
         format without even steps."""
-        buffer = self._keys[layer, stream]
-        return buffer.form.steps(buffer.get_parts(self._spans(layer, stream, chunks)))
+        return self._keys[layer, stream].steps(self._spans(layer, stream, chunks))
 
     def folded_positions(self, layer: int, stream: str) -> Tensor | None:
         """Places in the video of the folded tokens, `(items, heads, n)`; None before the first compression."""

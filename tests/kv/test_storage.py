@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from flowcache_core.kv import KVBudget, KVShape, KVStore, format_of
+from flowcache_core.kv.host_memory import HostBuffer
 from flowcache_core.kv.storage import LIMITS, Buffer
 from flowcache_core.plan import sequential
 from tests.reference import normal, tiny_run, tiny_wan
@@ -44,6 +45,12 @@ def test_int8_by_hand():
     assert codes.tolist() == [[[[127, -63, 0, 1]]]] and scale.item() == pytest.approx(0.01)
     assert form.steps((codes, scale)) is scale
     assert format_of(torch.float8_e4m3fn, torch.float32).steps((codes, scale)) is None
+    for kind in (Buffer, HostBuffer):
+        buffer = kind(form, (*codes.shape[:2], 3 * codes.shape[2], codes.shape[3]), "cpu")
+        n = codes.shape[2]
+        buffer.put_parts([(n, 2 * n)], (codes, scale))
+        buffer.put_parts([(0, n)], (codes, 2 * scale))
+        assert torch.equal(buffer.steps([(n, 2 * n), (0, 1)]), torch.cat([scale, 2 * scale[:, :, :1]], dim=2))
 
 
 @pytest.mark.parametrize("dtype", [*ONE_BYTE, torch.bfloat16], ids=str)
