@@ -25,12 +25,13 @@ def tap_of(layers: int) -> int:
 
 
 def samples(model: WanTransformer, pool: LatentPool, chunk_frames: int, first: int, count: int) -> list[Sample]:
-    """Of `count` clips from number `first` on. Raises ValueError where the pool has too few."""
-    if len(pool.latents) < first + count:
-        raise ValueError(f"{len(pool.latents)} clips in {pool.folder}: {first + count} are wanted; encode more with "
-                         "--shards")
-    return [sample(model, pool.latents[n].float().unsqueeze(0), pool.texts[n].float().unsqueeze(0), chunk_frames,
-                   tap_of(model.sizes.layers), GROUPS, seed=n) for n in range(first, first + count)]
+    """Of `count` long clips from number `first` on. Raises ValueError where the pool has too few."""
+    clips = [*pool.starts, *pool.later]
+    if len(clips) < first + count:
+        raise ValueError(f"{len(clips)} clips in {pool.folder}: {first + count} are wanted; give another "
+                         "--pool, or ask for fewer")
+    return [sample(model, *(x.float().unsqueeze(0) for x in clips[n]), chunk_frames, tap_of(model.sizes.layers), GROUPS,
+                   seed=n) for n in range(first, first + count)]
 
 
 def ranking_loss(score: Tensor, target: Tensor, generator: torch.Generator) -> Tensor:

@@ -82,7 +82,7 @@ def test_the_whole_way_from_a_pool_to_a_file(model, tmp_path):
     save_file({"latents": latents.half()}, tmp_path / "shard-00000.safetensors", {"prompts": json.dumps(prompts)})
     pool = LatentPool(tmp_path)
     assert pool.refresh() == 4
-    wide = tiny_wan(type(TINY)(**{**TINY.__dict__, "text_dim": pool.texts[0].shape[-1]}))
+    wide = tiny_wan(type(TINY)(**{**TINY.__dict__, "text_dim": pool.starts[0][1].shape[-1]}))
     out = tmp_path / "new" / "head.safetensors"
     correlation = train_salience(wide, tmp_path, CHUNK, 3, 1, 5, out, lambda entry: None)
     head = load_head(out)
