@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-VERBS = ("demo", "generate", "plan", "tune", "calibrate", "inspect", "profiles", "train", "train-salience")
+VERBS = ("demo", "generate", "plan", "tune", "calibrate", "learn", "inspect", "profiles", "train", "train-salience")
 
 
 class Parser(argparse.ArgumentParser):
@@ -18,11 +18,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    from . import calibrate, demo, generate, inspect, plan, profiles, train, train_salience, tune
+    from . import calibrate, demo, generate, inspect, learn, plan, profiles, train, train_salience, tune
 
     parser = Parser(prog="flowcache_core", description="Autoregressive video diffusion with FlowCache")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for module in (demo, generate, plan, tune, calibrate, inspect, profiles, train, train_salience):
+    for module in (demo, generate, plan, tune, calibrate, learn, inspect, profiles, train, train_salience):
         module.add_parser(verbs)
     return parser
 

@@ -13,13 +13,14 @@ from flowcache_core.plan import diffusion_forcing, rolling, sequential
 from flowcache_core.reuse import POLICIES, PREDICTORS, Kind
 from flowcache_core.reuse.contract import Outcome
 from flowcache_core.reuse.magnitudes import Magnitudes
+from flowcache_core.reuse.schedules import Schedule
 from flowcache_core.run_state import read_state, write_state
 from flowcache_core.solvers import SOLVERS, Euler, flow_table
 from tests.reference import decisions, normal, texts, tiny_run, tiny_wan
 from tests.reuse.toy import ConstantFlow, LinearFlow, step_info
 
 INERT = {"off"}              # do nothing by default, on purpose
-NEED_A_TRACE, NEED_A_CALIBRATION = {"replay"}, {"magcache"}
+NEED_A_TRACE, NEED_A_CALIBRATION, NEED_A_SCHEDULE = {"replay"}, {"magcache"}, {"schedule"}
 PLAN = diffusion_forcing(5, 2, 10, 3)
 BATCH = {"items": 2, "guidance": 2.0}
 by_policy = pytest.mark.parametrize("name", POLICIES.names())
@@ -59,6 +60,11 @@ def make(tmp_path, model):
             Magnitudes(flow_table(plan.num_steps, 3.0).sigmas[:-1], {"cond#0": ratios, "uncond#0": ratios}, predictor,
                        fingerprint(backbone)).save(path, {})
             settings["calibration"] = str(path)
+        if name in NEED_A_SCHEDULE:
+            path = tmp_path / "schedule.json"
+            Schedule(("FFF-" * plan.num_steps)[:plan.num_steps], flow_table(plan.num_steps, 3.0).sigmas,
+                     ("cond#0", "uncond#0"), 2.0, predictor, fingerprint(backbone)).save(path, {})
+            settings["file"] = str(path)
         return POLICIES.make(name, settings)
     return made
 
