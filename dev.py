@@ -24,6 +24,7 @@ VERBS = {
     "test": ("run the tests", [os.path.join("tests", "run.py")]),
     "lint": ("check the sources", ["-m", "ruff", "check"]),
     "bench": ("measure speed, memory and quality", [os.path.join("benchmarks", "bench.py")]),
+    "compare": ("compare every method on the same videos", [os.path.join("benchmarks", "compare.py")]),
     "train": ("train the bundled model on", ["-m", "flowcache_core", "train"]),
 }
 

@@ -1,21 +1,35 @@
-"""Runs the benchmarks: `python3 dev.py bench [NAME ...]`. The last line is one JSON object."""
+"""Runs the benchmarks: `python3 dev.py bench [NAME ...] [--clips N]`. The last line is one JSON object."""
 
 import importlib
+import inspect
 import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-NAMES = ("world", "sweep", "demo", "overhead", "memory", "compression", "merging", "salience", "sparse", "real_size")
+NAMES = ("world", "sweep", "demo", "overhead", "memory", "compression", "merging", "salience", "sparse", "real_size",
+         "figures")
 
 
 def main(names: list[str]) -> int:
+    """`--clips N` goes to those that take it."""
+    clips = None
+    if "--clips" in names:
+        at = names.index("--clips")
+        if not names[at + 1:] or not names[at + 1].isdigit() or int(names[at + 1]) < 1:
+            print(f"--clips {' '.join(names[at + 1:at + 2])}: expected a whole number from 1", file=sys.stderr)
+            return 2
+        clips, names = int(names[at + 1]), [*names[:at], *names[at + 2:]]
     unknown = [name for name in names if name not in NAMES]
     if unknown:
         print(f"unknown benchmark {', '.join(unknown)}: choose from {', '.join(NAMES)}", file=sys.stderr)
         return 2
-    results = {name: importlib.import_module(f"benchmarks.{name}").run() for name in names or NAMES}
+    results = {}
+    for name in names or NAMES:
+        run = importlib.import_module(f"benchmarks.{name}").run
+        takes = "clips" in inspect.signature(run).parameters
+        results[name] = run(clips) if takes and clips else run()
     for name, result in results.items():
         print(f"{name}:\n{json.dumps(result, indent=1)}")
     print(json.dumps(results))

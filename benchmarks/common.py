@@ -88,9 +88,9 @@ def machine() -> dict[str, Any]:
             "device": "cuda" if torch.cuda.is_available() else "cpu"}
 
 
-def save(name: str, result: dict[str, Any]) -> dict[str, Any]:
+def save(name: str, result: dict[str, Any], command: str = "") -> dict[str, Any]:
     """Writes `benchmarks/results/NAME.json` and returns the result with its header."""
-    whole = {"benchmark": name, "command": f"python3 dev.py bench {name}", "date": time.strftime("%Y-%m-%d"),
+    whole = {"benchmark": name, "command": command or f"python3 dev.py bench {name}", "date": time.strftime("%Y-%m-%d"),
              "machine": machine(), **result}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(whole, indent=1) + "\n")

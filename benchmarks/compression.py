@@ -21,14 +21,14 @@ RUNS = {"full cache": {}, "recent chunks only": {"budget": BUDGET},
 HEADS, QUERIES, KEYS, WIDTH, REPEATS = 12, 10_200, 20_400, 128, 3   # SkyReels-V2 1.3B, 540P, one layer
 
 
-def long_video() -> list[dict[str, Any]]:
+def long_video(clips: int) -> list[dict[str, Any]]:
     """The same clips with each cache."""
-    bundle, clips, rows, truth = Bundle.load(), scenes(CLIPS, seed=41, held_out=True), [], None
+    bundle, batch, rows, truth = Bundle.load(), scenes(clips, seed=41, held_out=True), [], None
     for name, changes in RUNS.items():
-        latents, trace = run_batch(bundle, request(CHUNKS, **changes), clips)
+        latents, trace = run_batch(bundle, request(CHUNKS, **changes), batch)
         videos, summary = decode(bundle, latents), trace.summary()
         truth = truth or videos
-        scores = [score_video(video, scene).total for video, scene in zip(videos, clips, strict=True)]
+        scores = [score_video(video, scene).total for video, scene in zip(videos, batch, strict=True)]
         rows.append({"cache": name, "kv_peak_bytes": trace.kv_peak_bytes, "seconds": summary["seconds"],
                      "compress_percent": round(100 * summary["compress_seconds"] / summary["seconds"], 2),
                      "score": round(float(np.mean(scores)), 1),
@@ -59,7 +59,8 @@ def real_size() -> dict[str, Any]:
             **{f"{name}_seconds": round(median(values), 2) for name, values in seconds.items()}}
 
 
-def run() -> dict[str, Any]:
+def run(clips: int = CLIPS) -> dict[str, Any]:
     with torch.inference_mode():
         event = real_size()
-    return save("compression", {"chunks": CHUNKS, "clips": CLIPS, "long_video": long_video(), "real_size": event})
+    return save("compression", {"chunks": CHUNKS, "clips": clips, "in_flight": request(CHUNKS).plan.most_in_flight(),
+                                "long_video": long_video(clips), "real_size": event})

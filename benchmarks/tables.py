@@ -18,6 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent
 if "flowcache_core" not in sys.modules:   # tests load the core by file and keep the root off the path
     sys.path.insert(0, str(ROOT))
 
+sys.path.append(str(Path(__file__).resolve().parent))
+
+from curves import equal_quality  # noqa: E402
+
 from flowcache_core.report.tables import comparison_table  # noqa: E402
 
 PAGES = ("README.md", "docs/benchmarks.md", "docs/flowcache.md")
@@ -104,19 +108,46 @@ def real_memory(result: dict[str, Any]) -> Rows:
              "KV GB": round(m["kv_peak_bytes"] / 1e9, 3)} for case in result["cases"] for m in case["memory"]]
 
 
+def compared(group: str) -> Callable[[dict[str, Any]], Rows]:
+    def rows(result: dict[str, Any]) -> Rows:
+        return [{"method": r["method"], "setting": r["setting"] or "-", "seconds": r["seconds"],
+                 "speed-up ↑": r["speedup"], "computed share": r["computed_share"], "FLOP share ↓": r["flops_share"],
+                 "KV peak MB ↓": r["kv_peak_mb"], "PSNR dB ↑": r["psnr_db"], "SSIM ↑": r["ssim"],
+                 "task score ↑": r["score"]} for r in result[group]["rows"]]
+    return rows
+
+
+def equal(result: dict[str, Any]) -> Rows:
+    return equal_quality(result["steps"]["rows"])
+
+
+def ablation(result: dict[str, Any]) -> Rows:
+    """What each part of our own brings, from plain FlowCache to all of them."""
+    parts = {"flowcache": "a threshold, the last velocity again", "flowcache taylor": "first-order predictor",
+             "schedule": "learned schedule", "schedule taylor": "both",
+             "schedule taylor, weighed": "both, errors weighed by what a single one becomes",
+             "schedule taylor derive": "both, unconditional steps derived",
+             "ours": "all of it, improved by real runs"}
+    known = {entry["method"]: entry for entry in equal(result)}
+    return [{"parts": words, **known[name]} for name, words in parts.items() if name in known]
+
+
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Rows]]] = {
     "speed": ("demo", speed), "quality": ("demo", quality), "world": ("world", world), "skip": ("overhead", skip),
     "hooks": ("overhead", hooks), "memory": ("memory", memory), "sweep": ("sweep", sweep),
     "real_size": ("real_size", real_size), "real_passes": ("real_size", real_passes),
     "real_memory": ("real_size", real_memory), "reduced_size": ("real_size_reduced", real_size),
     "reduced_passes": ("real_size_reduced", real_passes), "compression": ("compression", compression),
-    "event": ("compression", event)}
+    "event": ("compression", event),
+    "compare-steps": ("compare", compared("steps")), "compare-kv": ("compare", compared("kv")),
+    "equal": ("compare", equal), "ablation": ("compare", ablation)}
 
 
 def table(name: str, results: dict[str, Any]) -> str:
     """The table `name` as markdown, from the results of its benchmark."""
     benchmark, rows = TABLES[name]
-    if benchmark not in results:
+    group = {"compare-steps": "steps", "compare-kv": "kv", "equal": "steps", "ablation": "steps"}.get(name)
+    if benchmark not in results or group and group not in results[benchmark]:
         return "Not yet measured."
     return comparison_table(rows(results[benchmark]), markdown=True)
 

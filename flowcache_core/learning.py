@@ -152,7 +152,7 @@ Run = Callable[[ReusePolicy, int], Tensor]
 
 
 def learn_errors(run: Run, videos: int, sigmas: Sequence[float], streams: Sequence[str], scale: float, predictor: Any,
-                 probes: int = 6) -> Errors:
+                 probes: int = 0) -> Errors:
     """probes: how many steps are skipped alone to see what becomes of an error; 0 takes all errors for equal."""
     reach, seen, count = reach_of(predictor), {}, len(sigmas) - 1
     truth = [run(Recorder(seen, video), video) for video in range(videos)]
@@ -165,3 +165,19 @@ def learn_errors(run: Run, videos: int, sigmas: Sequence[float], streams: Sequen
                                 for video in range(videos)]) ** 0.5) for at in probed_steps(count, probes)}
     gains = gains_of(found, plain) if found else np.ones(count)
     return Errors(gram, tuple(sigmas), reach, gains, len(streams))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Real runs of schedules on the videos that were learned from: the root mean square error of the final latents.
+
+    run: as in `learn_errors`, with the predictor of the schedules."""
+
+    run: Run
+    truth: Sequence[Tensor]
+    make: Callable[[str], ReusePolicy]
+
+    def __call__(self, actions: str) -> float:
+        errors = [float((self.run(self.make(actions), video) - truth).square().mean())
+                  for video, truth in enumerate(self.truth)]
+        return float(np.mean(errors)) ** 0.5

@@ -4,7 +4,7 @@ The states of the path are (computed step before, last computed step, last step 
 added up; a price on computed stream steps is searched until the path costs what was wanted.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from .learning import Errors
@@ -105,3 +105,47 @@ class Planner:
                 high = middle
                 found = min(found, path, key=lambda p: (p.error, p.cost))
         return found
+
+
+def even(count: int, streams: int, share: float, warmup: int, last: int) -> str:
+    """The schedule with computed steps evenly between the first and the last ones, at most `share` of all."""
+    computed = max(warmup + last, int(share * count + 1e-9))
+    free, inner = computed - warmup - last, count - warmup - last
+    chosen = {warmup + round((n + 1) * (inner + 1) / (free + 1)) - 1 for n in range(free)}
+    return "".join(FULL if s < warmup or s >= count - last or s in chosen else SKIP for s in range(count))
+
+
+def neighbours(actions: str, warmup: int, last: int) -> list[str]:
+    """Schedules of the same cost in which one computed step lies one place earlier or later."""
+    found = []
+    for step in range(warmup, len(actions) - last):
+        for other in (step - 1, step + 1):
+            if actions[step] != SKIP and warmup <= other < len(actions) - last and actions[other] == SKIP:
+                moved = list(actions)
+                moved[step], moved[other] = moved[other], moved[step]
+                found.append("".join(moved))
+    return found
+
+
+def refined(starts: list[str], real_error: Callable[[str], float], runs: int, warmup: int,
+            last: int) -> tuple[str, float, int]:
+    """The best schedule that real runs find: the best of `starts`, then its neighbours, as long as one is better.
+
+    real_error(actions): of a run. Returns the schedule, its error and the number of runs, at most `runs` (but all
+    starts).
+    """
+    known = {actions: real_error(actions) for actions in dict.fromkeys(starts)}
+    best = min(known, key=known.__getitem__)
+    improved = True
+    while improved:
+        improved = False
+        for actions in neighbours(best, warmup, last):
+            if actions in known:
+                continue
+            if len(known) >= runs:
+                return best, known[best], len(known)
+            known[actions] = real_error(actions)
+            if known[actions] < known[best]:
+                best, improved = actions, True
+                break
+    return best, known[best], len(known)

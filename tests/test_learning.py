@@ -15,7 +15,7 @@ from flowcache_core.plan import diffusion_forcing
 from flowcache_core.reuse import POLICIES, PREDICTORS
 from flowcache_core.reuse.policies.schedule import Scheduled
 from flowcache_core.reuse.schedules import Schedule, load_schedule
-from flowcache_core.scheduling import Planner
+from flowcache_core.scheduling import Planner, even, neighbours, refined
 from flowcache_core.solvers import Euler, flow_table
 from tests.reference import normal, tiny_run, tiny_wan
 
@@ -114,6 +114,17 @@ def test_a_share_is_kept_and_an_impossible_one_names_the_least():
         planner.for_share(0.2)
 
 
+def test_refining_ends_where_no_neighbour_is_better():
+    def error(actions):   # least where the computed middle steps are 3 and 5
+        return sum((a - b) ** 2 for a, b in zip([s for s in range(2, 8) if actions[s] != "-"], (3, 5), strict=True))
+    best, found, runs = refined(["FFFF----F"], error, 100, 2, 1)
+    assert best == "FF-F-F--F" and found == 0
+    limited = refined(["FFFF----F", "FF--FF--F"], error, 3, 2, 1)
+    assert limited[2] == 3 and limited[1] <= 1
+    assert runs <= 100 and all(n.count("F") == 5 for n in neighbours(best, 2, 1))
+    assert even(9, 2, 0.56, 2, 1).count("F") == 5 and even(6, 1, 1.0, 2, 1) == "F" * 6
+
+
 def test_gains_turn_measured_ends_into_factors():
     found = errors()
     probes = {at: 2.0 * found.gap(at - 1, at - 1, at - 1, at + 1, False) for at in (1, 3, 5)}
@@ -201,8 +212,8 @@ def test_bad_wishes_are_refused():
 
 def test_learn_writes_a_schedule_that_generate_follows(tmp_path, capsys):
     path, quick = tmp_path / "learned.json", ["--chunks", "1", "--steps", "6"]
-    words = ["learn", "--share", "0.6", "--videos", "1", "--probes", "1", "--predictor", "velocity", *quick]
-    assert main([*words, "--out", str(path)]) == 0
+    words = ["learn", "--share", "0.6", "--videos", "1", "--probes", "1", "--runs", "4", "--predictor", "velocity"]
+    assert main([*words, *quick, "--out", str(path)]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert len(result["actions"]) == 6 and result["computed_share"] <= 0.6
     generate = ["generate", "--policy", "schedule", "--set", f"file={path}", "--out", str(tmp_path / "run"), *quick]

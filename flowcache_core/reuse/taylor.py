@@ -37,7 +37,7 @@ class FirstOrder(Predictor):
 
     extrapolates: ClassVar[bool] = True
 
-    reach: float = knob(1.0, 0, 1000, "how far a line is followed, in lengths of the interval it was drawn through; 0 "
+    reach: float = knob(2.0, 0, 1000, "how far a line is followed, in lengths of the interval it was drawn through; 0 "
                         "repeats the last value")
 
     def __post_init__(self) -> None:

@@ -1,0 +1,146 @@
+"""What is compared: methods with their settings, as data."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.common import Bundle, request, run_batch, scenes
+from flowcache_core.fingerprint import fingerprint
+from flowcache_core.kv import MERGERS, SCORERS, Compression, KVBudget
+from flowcache_core.learning import Errors, Trial, learn_errors, reach_of
+from flowcache_core.reuse import POLICIES, PREDICTORS
+from flowcache_core.reuse.schedules import Schedule
+from flowcache_core.scheduling import Planner, even, refined
+
+LEARN_CHUNKS, LEARN_VIDEOS, LEARN_SEED, PROBES = 4, 4, 91, 6
+REAL_RUNS = 24
+SHARES = (0.5, 0.36, 0.26, 0.2, 0.16)   # of stream steps, for learned schedules
+
+
+@dataclass(frozen=True)
+class Method:
+    """name: of the method; setting: in words; build(bundle, steps): changes to the request of an uncached run."""
+
+    name: str
+    setting: str
+    build: Callable[[Bundle, int], dict[str, Any]] = field(repr=False)
+
+    @property
+    def key(self) -> str:
+        """A file name."""
+        return re.sub(r"[^A-Za-z0-9._]+", "-", f"{self.name} {self.setting}".strip()).strip("-")
+
+
+BASELINE = Method("baseline", "", lambda bundle, steps: {})
+
+
+def reuse(name: str, setting: str, policy: str, words: dict[str, Any], predictor: str = "velocity") -> Method:
+    return Method(name, setting, lambda bundle, steps: {"policy": POLICIES.make(policy, words),
+                                                        "predictor": PREDICTORS.make(predictor)})
+
+
+class Learned:
+    """Errors learned once a predictor, from videos that are not compared, and schedules made from them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._plain, self._truth = folder, {}, {}
+
+    def errors(self, bundle: Bundle, steps: int, predictor: Any, gains: bool) -> Errors:
+        from dataclasses import replace
+
+        wanted = request(LEARN_CHUNKS, steps=steps)
+        if steps not in self._plain:
+            velocity, settings = PREDICTORS.make("velocity"), wanted.settings()
+
+            def run(policy: Any, video: int) -> torch.Tensor:
+                return self.run(bundle, steps, policy, velocity)
+
+            self._plain[steps] = learn_errors(run, 1, settings.table.sigmas, settings.streams, settings.guide.strength,
+                                              velocity, PROBES)
+        found = replace(self._plain[steps], reach=reach_of(predictor))
+        return found if gains else replace(found, gains=found.gains * 0 + 1)
+
+    def run(self, bundle: Bundle, steps: int, policy: Any, predictor: Any) -> torch.Tensor:
+        """Latents of the videos that are learned from."""
+        batch = scenes(LEARN_VIDEOS, seed=LEARN_SEED, held_out=False)
+        return run_batch(bundle, request(LEARN_CHUNKS, steps=steps).accelerated(policy, predictor), batch)[0]
+
+    def truth(self, bundle: Bundle, steps: int) -> torch.Tensor:
+        if steps not in self._truth:
+            self._truth[steps] = self.run(bundle, steps, POLICIES.make("off"), PREDICTORS.make("velocity"))
+        return self._truth[steps]
+
+    def method(self, name: str, share: float, predictor: str, derives: bool, gains: bool = False,
+               refine: bool = False) -> Method:
+        def build(bundle: Bundle, steps: int) -> dict[str, Any]:
+            chosen, settings = PREDICTORS.make(predictor), request(1, steps=steps).settings()
+            path = self._folder / f"schedule-{predictor}-{share:g}-{derives:d}{gains:d}{refine:d}-{steps}.json"
+            if not path.is_file():
+                errors, prints = self.errors(bundle, steps, chosen, gains), fingerprint(bundle.backbone)
+
+                def schedule_of(actions: str, error: float = 0.0) -> Schedule:
+                    return Schedule(actions, settings.table.sigmas, settings.streams, settings.guide.strength,
+                                    predictor, prints, error)
+                planned = Planner(errors, derives=derives).for_share(share)
+                schedule, runs = schedule_of(planned.actions, planned.error), 0
+                if refine:
+                    starts = [planned.actions, even(steps, errors.streams, share, 2, 1),
+                              Planner(errors).for_share(share).actions]
+                    trial = Trial(lambda policy, video: self.run(bundle, steps, policy, chosen),
+                                  [self.truth(bundle, steps)],
+                                  lambda actions: POLICIES["schedule"](schedule=schedule_of(actions)))
+                    actions, error, runs = refined(starts, trial, REAL_RUNS, 2, 1)
+                    schedule = schedule_of(actions, error)
+                schedule.save(path, {"command": "python3 dev.py compare", "planned": planned.actions,
+                                     "real_runs": runs})
+            return {"policy": POLICIES.make("schedule", {"file": str(path)}), "predictor": chosen}
+        return Method(name, f"share {share:g}", build)
+
+
+def fewer_steps(count: int) -> Method:
+    return Method("fewer steps", f"{count} steps", lambda bundle, steps: {"steps": count})
+
+
+def step_methods(chunks: int, folder: Path) -> list[Method]:
+    """Ways to skip steps, each at several strengths."""
+    learned, methods = Learned(folder), [fewer_steps(count) for count in (32, 25, 18, 13, 10)]
+    methods += [reuse("every_nth", f"interval {n}", "every_nth", {"interval": n}) for n in (2, 3, 4, 5)]
+    methods += [reuse("flowcache", f"threshold {t:g}", "flowcache", {"threshold": t}) for t in
+                (0.04, 0.07, 0.1, 0.15, 0.25, 0.4)]
+    methods += [reuse("flowcache content", f"threshold {t:g}", "flowcache",
+                      {"threshold": t, "distance_signal": "patch_embedding"}) for t in (0.03, 0.06, 0.12)]
+    methods += [reuse("flowcache taylor", f"threshold {t:g}", "flowcache", {"threshold": t}, "taylor")
+                for t in (0.07, 0.15, 0.25, 0.4)]
+    for name, thresholds in (("teacache", (0.07, 0.15, 0.3)), ("easycache", (0.02, 0.05, 0.1)),
+                             ("motioncache", (0.07, 0.15, 0.3)), ("mixcache", (0.03, 0.1, 0.2))):
+        if name in POLICIES.names():
+            methods += [reuse(name, f"threshold {t:g}", name, {"threshold": t}) for t in thresholds]
+    methods += [learned.method("schedule", share, "velocity", False) for share in SHARES]
+    methods += [learned.method("schedule taylor", share, "taylor", False) for share in SHARES]
+    methods += [learned.method("schedule taylor, weighed", share, "taylor", False, gains=True) for share in SHARES[:3]]
+    methods += [learned.method("schedule taylor derive", share, "taylor", True) for share in SHARES]
+    methods += [learned.method("ours", share, "taylor", True, refine=True) for share in SHARES]
+    return methods
+
+
+def kv(name: str, chunks: float, compression: Compression | None, sink: int = 0) -> Method:
+    return Method(name, f"{chunks:g} chunks", lambda bundle, steps: {
+        "budget": KVBudget(chunks, sink_chunks=sink), "compression": compression})
+
+
+def kv_methods(chunks: int, folder: Path) -> list[Method]:
+    """Ways to bound the cache, at a quarter and an eighth of it."""
+    methods = []
+    for size in (chunks / 4, chunks / 8):
+        size = max(4.0, size)
+        methods += [kv("recent only", size, None), kv("sink and recent", size, None, sink=1),
+                    kv("flowcache", size, Compression()), kv("key norm", size, Compression(SCORERS.make("key_norm")))]
+        methods += [kv(name, size, Compression(SCORERS.make(name))) for name in ("packcache", "attention")
+                    if name in SCORERS.names()]
+        methods += [kv(name, size, Compression(SCORERS.make("recency"), merger=MERGERS.make(name)))
+                    for name in MERGERS.names()]
+    return methods
