@@ -39,10 +39,10 @@ class Recorded(Compression):
 
     choices: list[Tensor] = field(default_factory=list)
 
-    def choose(self, queries, cached, keep):
-        index = super().choose(queries, cached, keep)
-        self.choices.append(index)
-        return index
+    def fold(self, queries, cached):
+        kept = super().fold(queries, cached)
+        self.choices.append(kept.index)
+        return kept
 
 
 class RoundedBlocks(WanTransformer):
