@@ -1,6 +1,7 @@
 """Builders of plans with one chunk a pass: sequential, and MAGI-1's pipelined window."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from .chunk_plan import EVERYTHING, ChunkPlan, History, Pass, Row, split_frames
@@ -22,11 +23,12 @@ def _prefix_row(prefix_chunks: int, chunks: int, history: History) -> list[Pass]
 
 def sequential(frames: int, chunk_frames: int, steps: int, first_steps: int | None = None, prefix_chunks: int = 0,
                history: History = EVERYTHING, commit: bool = True, switches: Sequence[int] = (),
-               recache: Recache = "joint") -> ChunkPlan:
+               recache: Recache = "joint", renew_sink: bool = False) -> ChunkPlan:
     """One chunk after the other, each followed by a commit pass at context noise (the Self-Forcing family).
 
     first_steps: steps of chunk 0 where the model wants more for it. frames, chunk_frames: latent frames. switches:
-    chunks before which the keys of the window are computed anew, with the prompt of that chunk; recache: how.
+    chunks before which the keys of the window are computed anew, with the prompt of that chunk; recache: how;
+    renew_sink: the first chunks of that window become the sink, which else keeps its keys.
     """
     chunks = split_frames(frames, chunk_frames)
     for count in (steps, steps if first_steps is None else first_steps):
@@ -34,8 +36,11 @@ def sequential(frames: int, chunk_frames: int, steps: int, first_steps: int | No
     rows: list[Row] = [(p,) for p in _prefix_row(prefix_chunks, len(chunks), history)]
     plan = ChunkPlan("sequential", chunks, steps, (), prefix_chunks, first_steps)
     for c in range(prefix_chunks, len(chunks)):
+        if c in switches:
+            if renew_sink and history.recent is not None:
+                history = replace(history, start=max(history.start, c - history.recent - 1 - history.sink))
+            rows += [(p,) for p in recache_passes(c, history, recache, renew_sink)]
         reads = history.before(c)
-        rows += [(p,) for p in recache_passes(c, history, recache)] if c in switches else []
         rows += [(Pass((c,), steps=(s,), reads=reads, writes=(c,), rebase=history.rebase),)
                  for s in range(plan.steps_of(c))]
         if commit:
@@ -43,24 +48,24 @@ def sequential(frames: int, chunk_frames: int, steps: int, first_steps: int | No
     return ChunkPlan("sequential", chunks, steps, tuple(rows), prefix_chunks, first_steps)
 
 
-def recache_passes(chunk: int, history: History, how: Recache) -> list[Pass]:
+def recache_passes(chunk: int, history: History, how: Recache, renew_sink: bool = False) -> list[Pass]:
     """LongLive's answer to a new prompt at `chunk`: the keys of the window before it are computed anew.
 
     The window is one chunk longer than what `chunk` will see, as its own place counts; the sink keeps the keys of the
-    old prompt. joint: one forward in which all chunks see one another, as released; causal: chunk by chunk, each
-    seeing those before it.
+    old prompt, unless it is renewed with the rest. joint: one forward in which all chunks see one another, as released;
+    causal: chunk by chunk, each seeing those before it.
     """
     if how not in ("joint", "causal"):
         raise ValueError(f"recache {how!r}: choose joint or causal")
-    sink = min(history.sink, chunk)
-    first = sink if history.recent is None else max(sink, chunk - history.recent - 1)
-    window = tuple(range(first, chunk))
+    kept = range(history.start, min(history.start + (0 if renew_sink else history.sink), chunk))
+    least = history.start if renew_sink or history.recent is None else chunk - history.recent - 1
+    window = tuple(range(max(kept.stop, least), chunk))
     if not window:
         return []
     if how == "joint":
-        return [Pass(window, "recache", reads=tuple(range(sink)), writes=window, must_compute=True, prompt=chunk,
+        return [Pass(window, "recache", reads=tuple(kept), writes=window, must_compute=True, prompt=chunk,
                      rebase=history.rebase)]
-    return [Pass((c,), "recache", reads=tuple(r for r in history.before(c) if r < sink or r >= first), writes=(c,),
+    return [Pass((c,), "recache", reads=tuple(r for r in history.before(c) if r in kept or r in window), writes=(c,),
                  must_compute=True, prompt=chunk, rebase=history.rebase) for c in window]
 
 

@@ -135,12 +135,14 @@ def split_frames(frames: int, chunk_frames: int) -> tuple[Chunk, ...]:
 class History:
     """Which earlier chunks a chunk may see: the first `sink` and the last `recent` (None: all of them).
 
-    rebase: the sink is told to lie right before the recent chunks, wherever those are.
+    start: chunks before this one are out of sight, and the sink begins with it. rebase: the sink is told to lie right
+    before the recent chunks, wherever those are.
     """
 
     recent: int | None = None
     sink: int = 0
     rebase: bool = False
+    start: int = 0
 
     def __post_init__(self) -> None:
         if self.recent is not None and self.recent < 0 or self.sink < 0:
@@ -149,9 +151,9 @@ class History:
     def before(self, chunk: int) -> tuple[int, ...]:
         """Chunks that `chunk` may see, ascending, itself not included."""
         if self.recent is None:
-            return tuple(range(chunk))
-        first_recent = max(0, chunk - self.recent)
-        return (*range(min(self.sink, first_recent)), *range(first_recent, chunk))
+            return tuple(range(self.start, chunk))
+        first_recent = max(self.start, chunk - self.recent)
+        return (*range(self.start, min(self.start + self.sink, first_recent)), *range(first_recent, chunk))
 
 
 EVERYTHING = History()

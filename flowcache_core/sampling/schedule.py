@@ -29,7 +29,8 @@ class PlanRequest:
     rebase: those are told to lie right before the others; most: chunks that a rolling window sees; commit_history:
     recent chunks that its commit passes see; near_clean_from: share of the steps after which the oldest chunk also runs
     alone (pipelined); base_chunks: most chunks of a window that moves along (diffusion_forcing); switches: chunks
-    before which the window's keys are computed anew, by `recache` (sequential); end: with an end frame."""
+    before which the window's keys are computed anew, by `recache`, with a new sink where `renew_sink` (sequential);
+    end: with an end frame."""
 
     name: str
     frames: int
@@ -48,6 +49,7 @@ class PlanRequest:
     base_chunks: int | None = None
     switches: tuple[int, ...] = ()
     recache: Recache = "joint"
+    renew_sink: bool = False
     prefix_chunks: int = 0
     end: bool = False
 
@@ -66,7 +68,7 @@ class PlanRequest:
                                      **given)
         if self.name == "sequential":
             return sequential(*args, self.first_steps, history=history, commit=self.commit, switches=self.switches,
-                              recache=self.recache, **given)
+                              recache=self.recache, renew_sink=self.renew_sink, **given)
         if self.name == "pipelined":
             late = None if self.near_clean_from is None else round(self.near_clean_from * self.steps)
             return pipelined(*args, self.window, history=history, commit=self.commit, near_clean_from=late, **given)
@@ -99,7 +101,10 @@ def plan_request(profile: Profile, frames: int, schedule: str | None = None, *, 
     chunk = profile.chunk_frames if chunk_frames is None else chunk_frames
     made = PlanRequest(name, frames, chunk, steps, ar_step, profile.commit if commit is None else commit,
                        window or profile.in_flight, history, sink or 0, len(profile.first_step_list) or None,
-                       profile.near_clean_from, base_chunks=base)
+                       profile.near_clean_from, base_chunks=base, renew_sink=profile.recache_sink)
+    if profile.independent_first_frame:
+        raise ValueError(f"profile {profile.name}: chunks of one size are what this version samples; set its "
+                         "independent_first_frame to false")
     return made if history is not None or sink is not None else _as_profiled(made, profile)
 
 

@@ -45,6 +45,15 @@ def test_a_rolling_schedule_of_a_short_video_is_one_window():
     assert built("skyreels-v2-df", 10, "rolling") == diffusion_forcing(10, 5, 50, 10, base_chunks=2)
 
 
+def test_a_profile_may_renew_the_sink_or_ask_for_what_is_not_there():
+    from dataclasses import replace
+
+    profile = load_profile("longlive")
+    assert plan_request(replace(profile, recache_sink=True), 25).renew_sink
+    with pytest.raises(ValueError, match="independent_first_frame"):
+        plan_request(replace(profile, independent_first_frame=True), 25)
+
+
 def test_a_history_of_ones_own_replaces_the_profiles_window():
     assert built("longlive", 25, history=4) == sequential(25, 3, 4, history=History(4))
     assert built("rolling-forcing", 25, history=2, sink=1) == rolling(25, 3, 5, History(2, 1))

@@ -28,6 +28,13 @@ def test_a_recache_comes_right_before_its_chunk_and_a_causal_one_goes_chunk_by_c
                      ("denoise", (5,), (0, 3, 4))]
 
 
+def test_a_renewed_sink_is_the_first_chunk_of_the_recached_window():
+    plan = sequential(24, 3, 1, history=LONGLIVE, switches=[5], renew_sink=True, commit=False)
+    seen = {(p.kind, p.chunks): (p.reads, p.writes) for p in plan.passes()}
+    assert seen["recache", (1, 2, 3, 4)] == ((), (1, 2, 3, 4))
+    assert [seen["denoise", (c,)][0] for c in (4, 5, 6, 7)] == [(0, 2, 3), (1, 3, 4), (1, 4, 5), (1, 5, 6)]
+
+
 def test_without_a_window_everything_is_recached():
     p = next(p for p in sequential(8, 2, 1, switches=[3]).passes() if p.kind == "recache")
     assert (p.chunks, p.reads) == ((0, 1, 2), ())
