@@ -72,6 +72,13 @@ class VideoRequest:
         prompts = self.prompts[first:first + len(plan.chunks) - plan.end_chunks]
         return replace(self.run, plan=plan, prompts=prompts, given=given, first_chunk=first, video_chunks=self.chunks)
 
+    def shown_before(self, number: int) -> int:
+        """Pixel frames that are shown before the first of a window is."""
+        if not number:
+            return 0
+        left = shown_frames(self.windows[number].prefix) if self.overlap == "latents" else 0
+        return shown_frames(self.windows[number - 1].stop) - left
+
     def opening(self, codec: Codec | None) -> Given:
         """What the first window is given. Raises ValueError where pixels are given and nothing encodes them."""
         s, window = self.sources, self.windows[0]

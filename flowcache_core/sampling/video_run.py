@@ -1,6 +1,6 @@
 """A video of any length: one run a window, each begun with what the one before ended with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -43,6 +43,7 @@ class VideoRun:
                                     replace(request.run, prompts=request.prompts).spoken(self._backbone))
         self._passes: list[PassRecord] = []
         self._latents: list[Tensor] = []
+        self._resumed: list[Tensor] = []   # of the window at hand
         self._kv_peak = 0
         self._begin(0, request.opening(codec))
 
@@ -55,7 +56,7 @@ class VideoRun:
     @property
     def trace(self) -> Trace:
         """The record of all windows, rows and chunks numbered through."""
-        if len(self._plans) == 1:
+        if len(self._plans) == 1 and not self._passes:
             return self._run.trace
         chunks, frame = [], 0
         for number, plan in enumerate(self._plans):
@@ -75,12 +76,15 @@ class VideoRun:
         """Latents `(items, C, F, h, w)` of the chunks of the finished video, each once.
 
         on_chunk: as of `Generation.run`, also for given chunks at the start; on_frames(pixels) gets the pixels
-        `(items, 3, T, H, W)` in order as chunks finish. All caches are freed however it ends.
+        `(items, 3, T, H, W)` in order as chunks finish; on_state(state) as of `Generation.run`, for `restore`. All
+        caches are freed however it ends.
         """
         wanted = on_frames is not None or len(self._plans) > 1
         if wanted and self.codec is None:
             raise ValueError("pixels without a VAE: give one, or take the latents")
-        stitcher = Stitcher(self.codec, self.request.overlap, self.request.pixel_frames) if wanted else None
+        limit = self.request.pixel_frames
+        limit = None if limit is None else max(0, limit - self.request.shown_before(self._number))
+        stitcher = Stitcher(self.codec, self.request.overlap, limit) if wanted else None
         try:
             while True:
                 self._window(stitcher, on_progress, on_chunk, on_frames, on_state)
@@ -105,14 +109,57 @@ class VideoRun:
 
         with torch.inference_mode():
             self._open(stitcher, show, on_chunk)
-        self._run.run(on_progress and self._counted(on_progress), finish, on_state)
+        self._run.run(on_progress and self._counted(on_progress), finish,
+                      on_state and (lambda state: on_state(self._whole(state))))
+
+    def _given_chunks(self) -> int:
+        """Chunks at the start of the video that no window makes."""
+        return self._plans[0].prefix_chunks
+
+    def _whole(self, state: RunState) -> RunState:
+        """A window's state as one of the video."""
+        first, plan = self.request.first_chunk(self._number), self._plans[self._number]
+        before = range(self._given_chunks(), first + plan.prefix_chunks)
+        return replace(state, finished=(*before, *(c + first for c in state.finished)),
+                       video={**state.video, "window": self._number, "prefix": self._given.prefix},
+                       passes=(*self._passes, *self._numbered()))
+
+    def restore(self, state: RunState, finished: Mapping[int, Tensor]) -> None:
+        """Goes on from `state`, made by a run of the same request and model; before `run`.
+
+        finished: the latents of `state.finished`. Pixels that were shown by then are not shown again. Raises ValueError
+        where a latent is missing or something does not fit.
+        """
+        missing = [c for c in state.finished if c not in finished]
+        if missing:
+            raise ValueError(f"no latent of the finished chunk {missing[0]}: a video goes on from the latents of all "
+                             f"{len(state.finished)} finished chunks and its state")
+        number = state.video["window"]
+        if number != self._number:
+            self._run.close()
+            self._begin(number, Given(state.video["prefix"]))
+        first, skip = self.request.first_chunk(number), self._plans[number].prefix_chunks
+        own = {c - first: finished[c] for c in state.finished if c - first >= skip}
+        self._run.restore(replace(state, finished=tuple(own), passes=()), own)
+        self._passes, self._resumed = list(state.passes), list(own.values())
+        self._latents = [finished[c].to(self._run.video.latents) for c in state.finished]
+        if self._given_chunks():
+            opening = self._given.prefix if number == 0 else self.request.opening(self.codec).prefix
+            self._latents.insert(0, opening.to(self._run.video.latents))
 
     def _open(self, stitcher: Stitcher | None, show: OnFrames, on_chunk: OnChunk | None) -> None:
         """Shows and hands over what the first window is given; later ones repeat it."""
         given, plan, number = self._given.prefix, self._plans[self._number], self._number
         if stitcher is not None:
             last = number + 1 == len(self._plans)
-            show(stitcher.begin(given, 0 if last else self.request.windows[number + 1].prefix, last, number == 0))
+            shown = stitcher.begin(given, 0 if last else self.request.windows[number + 1].prefix, last, number == 0)
+            for latent in self._resumed:
+                stitcher.push(latent.to(self._run.video.latents))
+            if not self._resumed:
+                show(shown)
+        if self._resumed:
+            self._resumed = []
+            return
         for chunk in plan.chunks[:plan.prefix_chunks] if number == 0 else ():
             latent = given[:, :, chunk.start:chunk.stop]
             self._latents.append(latent.to(self._run.video.latents))
