@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
 from ..backbones.backbone import Backbone
 from ..generation import Generation, Given, Progress
+from ..plan import ChunkPlan
 from ..protocols import Codec, TextEncoder
-from ..run_settings import check_plan
+from ..run_cache import RunCache
+from ..run_settings import RunSettings, check_plan
 from ..run_state import RunState
 from ..trace import PassRecord, Trace
 from .request import at_rate, embed_prompts
@@ -20,6 +23,12 @@ OnProgress = Callable[[Progress], None]
 OnChunk = Callable[[int, Tensor], None]
 OnFrames = Callable[[Tensor], None]
 OnState = Callable[[RunState], None]
+
+
+def check_budget(plan: ChunkPlan, settings: RunSettings, backbone: Backbone) -> None:
+    """Raises ValueError, naming the least, for a KV budget that the plan cannot keep; allocates nothing."""
+    weightless = SimpleNamespace(sizes=backbone.sizes, dtype=backbone.dtype, device=torch.device("meta"))
+    RunCache(plan, settings, weightless, backbone.sizes.tokens_per_frame(settings.height, settings.width)).close()
 
 
 class VideoRun:
@@ -38,7 +47,10 @@ class VideoRun:
         self._backbone = at_rate(backbone, request.run.rate)
         self._plans = [request.plan(n) for n in range(len(request.windows))]
         for number, plan in enumerate(self._plans):
-            check_plan(plan, request.window_run(number, Given()).settings(), hasattr(backbone, "shift_keys"))
+            settings = request.window_run(number, Given()).settings()
+            check_plan(plan, settings, hasattr(backbone, "shift_keys"))
+            if number and settings.budget.amount is not None:
+                check_budget(plan, settings, backbone)
         self._embed = embed_prompts(self._backbone, encoder,
                                     replace(request.run, prompts=request.prompts).spoken(self._backbone))
         self._passes: list[PassRecord] = []

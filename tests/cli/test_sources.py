@@ -37,7 +37,7 @@ def chunks(folder: Path) -> list[torch.Tensor]:
     return [load_file(path)["latent"] for path in sorted(folder.glob("chunk-*.safetensors"))]
 
 
-@pytest.mark.parametrize(("pixel_frames", "windows"), [(1, 1), (20, 1), (30, 2), (42, 3)])
+@pytest.mark.parametrize(("pixel_frames", "windows"), [(20, 1), (42, 3)])
 def test_windows_of_any_length(generate, tmp_path, pixel_frames, windows):
     """Windows of 21 pixel frames that repeat 9: chunks of 3 latent frames."""
     made = generate("--pixel-frames", str(pixel_frames), "--base", "21", "--overlap", "9")
@@ -79,10 +79,9 @@ def test_a_size_and_a_portrait_image(generate, tmp_path):
     assert chunks(tmp_path / "out")[0].shape[3:] == (4, 8)
 
 
-@pytest.mark.parametrize(("schedule", "said"), [("async", ""), ("sync", ""), ("dense", ""),
-                                                ("rolling", "experimental")])
+@pytest.mark.parametrize(("schedule", "said"), [("dense", "generate"), ("rolling", "rolling is experimental")])
 def test_schedules(generate, schedule, said):
-    assert said in generate("--schedule", schedule, "--chunks", "3")["said"]
+    assert said in generate("--schedule", schedule, "--chunks", "2")["said"]
 
 
 def test_a_rate_is_told_to_a_model_that_knows_rates(tmp_path, capsys):

@@ -216,6 +216,8 @@ def test_every_window_keeps_the_budget_and_frees_its_caches():
     (lambda: VideoRun(asked(10), tiny_wan(), Words()), "2 windows without a VAE"),
     (lambda: VideoRun(asked(6, sources=Sources(image=IMAGE)), tiny_wan(), Words()), "start image or video without"),
     (lambda: VideoRun(asked(6, sources=Sources(end=END)), tiny_wan(), Words()), "end image without a VAE"),
+    (lambda: VideoRun(asked(10, "sync", Sources(end=END), budget=KVBudget(3)), tiny_wan(), Words(), ToyCodec()),
+     "at least 28 tokens"),   # of the last window
     (lambda: asked(10, sources=Sources(image=IMAGE, video=VIDEO)), "one of the two"),
     (lambda: asked(10, sources=Sources(video=VIDEO[:, :, :3])), "start video of 3 frames: at least 5"),
     (lambda: asked(2, sources=Sources(video=VIDEO)), "nothing is left to make"),
