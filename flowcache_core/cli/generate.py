@@ -35,14 +35,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from .begin import extended, new_run, resumed
     from .execute import execute, models_for
     from .output import prepare_folder
-    from .words import extension, joined_words
+    from .words import extension, joined_words, without_folders
 
     if args.resume and args.extend:
         raise ValueError("--resume and --extend: give one of the two")
     if not (args.resume or args.extend) and asks_for_more(args):
         from .video import run_video
 
-        return run_video(args)
+        return run_video(args, without_folders(args.words), prepare_folder(args.out))
     folder = prepare_folder(args.out) if not (args.resume or args.extend) else args.resume or args.extend
     words, args = joined_words(args, folder if args.resume or args.extend else None)
     before = None
@@ -50,8 +50,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         before = build_request(args)
         words, args = extension(words, args, before)
     if asks_for_more(args):
-        raise ValueError(f"a video of several windows or with given frames in {folder}: its runs are made anew, they "
-                         "cannot go on; make it without --resume and --extend")
+        from .video import run_video
+
+        if args.extend:
+            raise ValueError(f"extension of {folder}: a video of several windows, or with given frames, cannot be "
+                             f"extended; begin another with its end: --video {folder / 'video.mp4'}")
+        return run_video(args, words, folder)
     request = build_request(args)
     models = models_for(args, request.profile, request.plan.num_steps)
     common = (request, models, folder, words, args.state == "disk")

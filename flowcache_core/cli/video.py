@@ -1,55 +1,67 @@
-"""Runs a video of windows, or one that starts from given frames, into a folder."""
+"""Runs a video of windows, or one that starts from given frames, into a folder; or the rest of one."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
+from ..generation import Given
+from ..identity import Facts, facts_of, run_facts, weights_fact
 from ..report import trace_picture
+from ..run_folder import RunFolder
 from ..sampling import VideoRequest, VideoRun, advice
-from ..video import VideoWriter, write_png
+from ..video import write_png
 from .execute import Made, Models, models_for
 from .generate import LATENTS_ONLY, cost_words, no_effect
-from .output import open_video, prepare_folder, to_frames
+from .output import open_video, to_frames
 from .progress import ProgressLine
 from .source_options import build_video
 
 
-class VideoFolder:
-    """Finished chunks at once and whole, and the video as it grows."""
-
-    def __init__(self, folder: Path, video: VideoWriter | None) -> None:
-        self.folder, self._video, self.saved = folder, video, 0
-
-    def chunk(self, chunk: int, latent: Tensor) -> None:
-        path = self.folder / f"chunk-{chunk:04d}.safetensors"
-        partial = path.with_name(path.name + ".partial")
-        save_file({"latent": latent.contiguous().cpu()}, partial)
-        partial.replace(path)
-        self.saved += 1
-
-    def frames(self, pixels: Tensor) -> None:
-        self._video.append(to_frames(pixels))
-
-    def __str__(self) -> str:
-        if not self.saved:
-            return "no chunk was finished"
-        return f"{self.saved} finished chunk{'s' * (self.saved > 1)} kept in {self.folder}"
+def video_facts(request: VideoRequest, models: Models) -> Facts:
+    """What decides every bit of the video."""
+    prompts = [*request.prompts, f"negative: {request.run.negative}"]
+    settings = request.window_run(0, Given()).settings()
+    return {**run_facts(request.plan(0), settings, prompts, weights_fact(models.backbone)),
+            **facts_of(request.schedule, "schedule"), **facts_of(request.sources, "sources"),
+            **facts_of(request.windows, "windows"), "overlap": request.overlap,
+            "pixel frames": str(request.pixel_frames), "rate": str(request.run.rate)}
 
 
-def execute_video(request: VideoRequest, models: Models, folder: Path, label: str) -> Made:
-    """As `execute`, without a run state: an interrupt leaves finished chunks and the video so far, and says where."""
+def begin_video(request: VideoRequest, models: Models, home: RunFolder, resume: bool) -> tuple[VideoRun, bool]:
+    """A run that is ready to go, and whether it goes on from a state. Raises ValueError for another run's folder."""
     run = VideoRun(request, models.backbone, models.encoder, models.codec)
+    if not resume:
+        home.start()
+        return run, False
+    home.check()
+    if not home.keep_state:
+        raise ValueError(f"resume of {home.path}: a video of windows goes on from its run state, --state none keeps "
+                         "none; make it again")
+    state, finished, notes = home.load_state(models.backbone.device)
+    for note in notes:
+        print(note)
+    if state is not None:
+        run.restore(state, finished)
+    return run, state is not None
+
+
+def execute_video(request: VideoRequest, models: Models, home: RunFolder, resume: bool) -> Made:
+    """As `execute`: an interrupt leaves finished chunks, the state and the video so far, and says where."""
+    run, replay = begin_video(request, models, home, resume)
     width = (request.run.latent or request.run.profile.latent)[1]
-    progress = ProgressLine(label)
+    progress, folder = ProgressLine("generate"), home.path
     with open_video(folder, request.run.rate, width, models.codec) as video:
-        home = VideoFolder(folder, video)
+        def show(pixels: Tensor) -> None:
+            video.append(to_frames(pixels))
+
         try:
-            run.run(progress, home.chunk, home.frames if video else None)
+            run.run(progress, home.save_chunk, show if video else None,
+                    lambda state: home.save_state(state, run.is_last(state)), replay)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(str(home)) from None
+            raise KeyboardInterrupt(kept(home)) from None
         finally:
             progress.end()
     trace = run.trace
@@ -58,20 +70,29 @@ def execute_video(request: VideoRequest, models: Models, folder: Path, label: st
     return Made(trace, folder / "video.mp4" if models.codec else None, folder / "report.png", None)
 
 
-def run_video(args: argparse.Namespace) -> dict[str, Any]:
+def kept(home: RunFolder) -> str:
+    """Where an interrupted video stands."""
+    count = len(home.saved)
+    return (f"{count} finished chunk{'s' * (count > 1)} kept in {home.path}; go on with --resume {home.path}" if count
+            else "no chunk was finished")
+
+
+def run_video(args: argparse.Namespace, words: Sequence[str], folder: Path) -> dict[str, Any]:
     """A video of several windows, or one that starts from given frames."""
     request = build_video(args)
     models = models_for(args, request.run.profile, request.schedule.steps)
-    made = execute_video(request, models, prepare_folder(args.out), "generate")
+    home = RunFolder(folder, video_facts(request, models), words, request.chunks, args.state == "disk")
+    made = execute_video(request, models, home, args.resume is not None)
     summary = made.trace.summary()
     windows = [[w.start, w.frames, w.prefix] for w in request.windows]
     print(f"{request.chunks} chunks in {len(windows)} window{'s' * (len(windows) > 1)}, {summary['seconds']:.1f} s; "
           f"computed {summary['computed']} of {summary['chunk_steps']} chunk steps; KV peak "
-          f"{summary['kv_peak_bytes'] / 1e6:.1f} MB; {made.video or LATENTS_ONLY.format(args.out)}")
-    said = [request.run.note, *advised(request)]
+          f"{summary['kv_peak_bytes'] / 1e6:.1f} MB; run state {home.state_bytes / 1e6:.1f} MB; "
+          f"{made.video or LATENTS_ONLY.format(folder)}")
+    said = [request.run.note, *advised(request), *made.trace.notes]
     print(cost_words(made.trace), *(f"{line}\n" for line in said if line), no_effect(made.trace), sep="", end="")
-    return {**summary, "windows": windows, "video": made.video and str(made.video),
-            "trace": str(args.out / "trace.json"), "report": str(made.report)}
+    return {**summary, "windows": windows, "video": made.video and str(made.video), "trace": str(folder / "trace.json"),
+            "report": str(made.report), "state_bytes": home.state_bytes}
 
 
 def advised(request: VideoRequest) -> list[str]:

@@ -2,19 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
 from ..backbones.backbone import Backbone
 from ..generation import Generation, Given, Progress
-from ..plan import ChunkPlan
 from ..protocols import Codec, TextEncoder
-from ..run_cache import RunCache
-from ..run_settings import RunSettings, check_plan
 from ..run_state import RunState
 from ..trace import PassRecord, Trace
+from .checks import check_window
+from .record import joined_trace
 from .request import at_rate, embed_prompts
 from .stitching import Stitcher
 from .video_request import VideoRequest
@@ -25,10 +23,12 @@ OnFrames = Callable[[Tensor], None]
 OnState = Callable[[RunState], None]
 
 
-def check_budget(plan: ChunkPlan, settings: RunSettings, backbone: Backbone) -> None:
-    """Raises ValueError, naming the least, for a KV budget that the plan cannot keep; allocates nothing."""
-    weightless = SimpleNamespace(sizes=backbone.sizes, dtype=backbone.dtype, device=torch.device("meta"))
-    RunCache(plan, settings, weightless, backbone.sizes.tokens_per_frame(settings.height, settings.width)).close()
+def shower(on_frames: OnFrames | None) -> Callable[[Tensor | None], None]:
+    """Hands pixels on, where there are any."""
+    def show(pixels: Tensor | None) -> None:
+        if on_frames is not None and pixels is not None and pixels.shape[2]:
+            on_frames(pixels)
+    return show
 
 
 class VideoRun:
@@ -47,16 +47,13 @@ class VideoRun:
         self._backbone = at_rate(backbone, request.run.rate)
         self._plans = [request.plan(n) for n in range(len(request.windows))]
         for number, plan in enumerate(self._plans):
-            settings = request.window_run(number, Given()).settings()
-            check_plan(plan, settings, hasattr(backbone, "shift_keys"))
-            if number and settings.budget.amount is not None:
-                check_budget(plan, settings, backbone)
+            check_window(plan, request.window_run(number, Given()).settings(), backbone, first=number == 0)
         self._embed = embed_prompts(self._backbone, encoder,
                                     replace(request.run, prompts=request.prompts).spoken(self._backbone))
         self._passes: list[PassRecord] = []
         self._latents: list[Tensor] = []
         self._resumed: list[Tensor] = []   # of the window at hand
-        self._kv_peak = 0
+        self._kv_peak, self._again = 0, False
         self._begin(0, request.opening(codec))
 
     def _begin(self, number: int, given: Given) -> None:
@@ -70,34 +67,32 @@ class VideoRun:
         """The record of all windows, rows and chunks numbered through."""
         if len(self._plans) == 1 and not self._passes:
             return self._run.trace
-        chunks, frame = [], 0
-        for number, plan in enumerate(self._plans):
-            for chunk in plan.chunks[plan.prefix_chunks if number else 0:]:
-                chunks.append([frame, frame + chunk.frames])
-                frame += chunk.frames
-        plan = {**self._run.trace.plan, "chunks": chunks, "rows": sum(len(p.rows) for p in self._plans)}
-        return replace(self._run.trace, plan=plan, kv_peak_bytes=self._kv_peak,
-                       passes=[*self._passes, *self._numbered()])
+        return joined_trace(self._run.trace, self._plans, [*self._passes, *self._numbered()], self._kv_peak)
 
     def _numbered(self) -> list[PassRecord]:
         before = sum(len(plan.rows) for plan in self._plans[:self._number])
         return [replace(p, row=p.row + before) for p in self._run.trace.passes]
 
     def run(self, on_progress: OnProgress | None = None, on_chunk: OnChunk | None = None,
-            on_frames: OnFrames | None = None, on_state: OnState | None = None) -> Tensor:
+            on_frames: OnFrames | None = None, on_state: OnState | None = None, replay: bool = False) -> Tensor:
         """Latents `(items, C, F, h, w)` of the chunks of the finished video, each once.
 
         on_chunk: as of `Generation.run`, also for given chunks at the start; on_frames(pixels) gets the pixels
-        `(items, 3, T, H, W)` in order as chunks finish; on_state(state) as of `Generation.run`, for `restore`. All
-        caches are freed however it ends.
+        `(items, 3, T, H, W)` in order as chunks finish; on_state(state) as of `Generation.run`, for `restore`. replay:
+        after `restore`, pixels of what was finished are made again and come first. All caches are freed at the end.
         """
         wanted = on_frames is not None or len(self._plans) > 1
         if wanted and self.codec is None:
             raise ValueError("pixels without a VAE: give one, or take the latents")
         limit = self.request.pixel_frames
-        limit = None if limit is None else max(0, limit - self.request.shown_before(self._number))
+        if limit is not None and not replay:
+            limit = max(0, limit - self.request.shown_before(self._number))
         stitcher = Stitcher(self.codec, self.request.overlap, limit) if wanted else None
+        self._again = replay
         try:
+            if replay and stitcher is not None:
+                with torch.inference_mode():
+                    self._replay(stitcher, on_frames)
             while True:
                 self._window(stitcher, on_progress, on_chunk, on_frames, on_state)
                 if self._number + 1 == len(self._plans):
@@ -108,9 +103,7 @@ class VideoRun:
 
     def _window(self, stitcher: Stitcher | None, on_progress: OnProgress | None, on_chunk: OnChunk | None,
                 on_frames: OnFrames | None, on_state: OnState | None) -> None:
-        def show(pixels: Tensor | None) -> None:
-            if on_frames is not None and pixels is not None and pixels.shape[2]:
-                on_frames(pixels)
+        show = shower(on_frames)
 
         def finish(chunk: int, latent: Tensor) -> None:
             self._latents.append(latent.clone())
@@ -123,6 +116,10 @@ class VideoRun:
             self._open(stitcher, show, on_chunk)
         self._run.run(on_progress and self._counted(on_progress), finish,
                       on_state and (lambda state: on_state(self._whole(state))))
+
+    def is_last(self, state: RunState) -> bool:
+        """Whether nothing is left to be done after a state that this run wrote."""
+        return state.video["window"] == len(self._plans) - 1 and state.row == len(self._plans[-1].rows)
 
     def _given_chunks(self) -> int:
         """Chunks at the start of the video that no window makes."""
@@ -139,8 +136,8 @@ class VideoRun:
     def restore(self, state: RunState, finished: Mapping[int, Tensor]) -> None:
         """Goes on from `state`, made by a run of the same request and model; before `run`.
 
-        finished: the latents of `state.finished`. Pixels that were shown by then are not shown again. Raises ValueError
-        where a latent is missing or something does not fit.
+        finished: the latents of `state.finished`. Pixels that were shown by then are shown again only where `run` is to
+        replay them. Raises ValueError where a latent is missing or something does not fit.
         """
         missing = [c for c in state.finished if c not in finished]
         if missing:
@@ -165,10 +162,9 @@ class VideoRun:
         if stitcher is not None:
             last = number + 1 == len(self._plans)
             shown = stitcher.begin(given, 0 if last else self.request.windows[number + 1].prefix, last, number == 0)
-            for latent in self._resumed:
-                stitcher.push(latent.to(self._run.video.latents))
-            if not self._resumed:
-                show(shown)
+            decoded = [shown, *(stitcher.push(latent.to(self._run.video.latents)) for latent in self._resumed)]
+            for pixels in decoded if self._again or not self._resumed else ():
+                show(pixels)
         if self._resumed:
             self._resumed = []
             return
@@ -177,6 +173,17 @@ class VideoRun:
             self._latents.append(latent.to(self._run.video.latents))
             if on_chunk is not None:
                 on_chunk(chunk.index, self._latents[-1])
+
+    def _replay(self, stitcher: Stitcher, on_frames: OnFrames | None) -> None:
+        """Decodes the windows before the one at hand once more, from the latents of their chunks."""
+        show, made = shower(on_frames), torch.cat(self._latents, dim=2) if self._number else None
+        given = made[:, :, :self.request.windows[0].prefix] if self._number and self._given_chunks() else None
+        for number in range(self._number):
+            window, shared = self.request.windows[number], self.request.windows[number + 1].prefix
+            new = made[:, :, window.start + window.prefix:window.stop]
+            show(stitcher.begin(given, shared, last=False, first=number == 0))
+            show(stitcher.push(new))
+            given = stitcher.prefix((new if given is None else torch.cat([given, new], dim=2))[:, :, -shared:])
 
     def _counted(self, on_progress: OnProgress) -> OnProgress:
         sizes = [sum(map(len, plan.rows)) for plan in self._plans]

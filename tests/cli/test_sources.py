@@ -12,6 +12,7 @@ from flowcache_core.backbones.wan import WanConfig, WanTransformer
 from flowcache_core.cli import main
 from flowcache_core.demo.bundle import load_codec
 from flowcache_core.pixel_files import read_frames, to_pixels
+from flowcache_core.run_folder import RunFolder
 from flowcache_core.trace import load_trace
 from flowcache_core.video import write_png, write_video
 
@@ -68,6 +69,31 @@ def test_a_video_is_continued_and_an_end_image_is_taken(generate, tmp_path):
              "--end-image", str(tmp_path / "end.png"))
     ended = chunks(tmp_path / "out")
     assert torch.equal(ended[0], first[0]) and not torch.allclose(ended[2], first[2], atol=1e-4)
+
+
+def test_an_interrupted_video_of_windows_goes_on_to_the_same_bits(generate, tiny_model, tmp_path, capsys, monkeypatch):
+    words = ["--pixel-frames", "42", "--base", "21", "--overlap", "9"]
+    generate(*words)
+    whole, video = chunks(tmp_path / "out"), read_frames(tmp_path / "out" / "video.mp4")
+    save, folder = RunFolder.save_state, tmp_path / "stopped"
+
+    def stop(self, state, last=False):
+        save(self, state, last)
+        if len(self.saved) == 3:   # in the second window
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "save_state", stop)
+        assert main(["generate", "--model", str(tiny_model), *QUICK, *words, "--out", str(folder)]) == 130
+    assert f"3 finished chunks kept in {folder}; go on with --resume {folder}" in capsys.readouterr().err
+    assert main(["generate", "--resume", str(folder)]) == 0
+    assert all(torch.equal(a, b) for a, b in zip(chunks(folder), whole, strict=True))
+    assert np.array_equal(read_frames(folder / "video.mp4"), video)
+    capsys.readouterr()
+    assert main(["generate", "--resume", str(folder), "--seed", "5"]) == 2
+    assert "other settings" in capsys.readouterr().err
+    assert main(["generate", "--extend", str(folder), "--chunks", "1"]) == 2
+    assert "--video" in capsys.readouterr().err
 
 
 def test_a_size_and_a_portrait_image(generate, tmp_path):

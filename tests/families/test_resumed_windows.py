@@ -52,6 +52,11 @@ def test_every_state_leads_to_the_same_video(tmp_path, frames, schedule, sources
         found = resumed.run(None, lambda chunk, latent, n=numbers: n.append(chunk), rest.append)
         assert torch.equal(found, whole)
         assert torch.equal(torch.cat([shown[:, :, :seen], *rest], dim=2), shown)
+        replayed = []
+        once_more = started(tiny_wan())
+        once_more.restore(state, {c: latents[c] for c in state.finished})
+        once_more.run(None, None, replayed.append, replay=True)
+        assert torch.equal(torch.cat(replayed, dim=2), shown)
         assert not set(numbers) & set(state.finished) and again.calls == model.calls - calls
         assert [p.lanes for p in resumed.trace.passes] == [p.lanes for p in run.trace.passes]
         assert [p.row for p in resumed.trace.passes] == [p.row for p in run.trace.passes]
