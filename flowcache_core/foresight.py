@@ -41,7 +41,7 @@ def foresee(policy: ReusePolicy, table: SigmaTable, chunks: int, time_modulation
                          "be shown before it is made")
     signals: list[Tensor | None] = [None] * table.steps
     if policy.signal == "time_modulation":
-        signals = [time_modulation(torch.tensor([[timestep]]))[0, 0] for timestep in table.timesteps]
+        signals = list(time_modulation(torch.tensor([table.timesteps]))[0].split(1))
     if policy.per_row:
         if plan is None:
             raise ValueError(f"policy {policy.name} decides for all chunks of a row: show it together with a plan")

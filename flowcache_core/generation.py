@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .backbones.backbone import Backbone
+from .composition import check_composition
 from .deciding import Deciding
 from .fingerprint import fingerprint, same_network
 from .flops import FlopCounter, architecture_of
@@ -82,6 +83,7 @@ class Generation:
         settings.policy.check_run(RunFacts(
             self._video_chunks, settings.table.sigmas, backbone.sizes.layers, self.streams, settings.predictor.name,
             settings.predictor.stage, lambda other: same_network(other, fingerprint(backbone))))
+        check_composition(settings)
         self._tokens = backbone.sizes.tokens_per_frame(settings.height, settings.width)
         self.cache = RunCache(plan, settings, backbone, self._tokens)
         self._lanes = Lanes(settings.policy, settings.predictor, settings.first_chunk)
@@ -229,23 +231,28 @@ class Generation:
         """One call of the network; where memory runs out, again with fewer keys on the device, once a run."""
         tables = (self._lanes.kept, self._lanes.ranges, self._lanes.differences)
         before = [dict(table) for table in tables]
-        while True:
-            hooks = PassHooks(self.plan, p, rows, decisions, self._lanes, self.cache.store, self.backbone.sizes.layers,
-                              self.settings, self._spans(p), self.cache.queries, self.cache.attention,
-                              getattr(self.backbone, "shift_keys", None), FlopCounter(self.backbone.sizes))
-            try:
-                return self._call(number, p, rows, hooks), hooks
-            except torch.cuda.OutOfMemoryError:
-                said = self.cache.spill()
-                if not said:
-                    raise
-            for table, values in zip(tables, before, strict=True):   # as if it had not begun
-                table.clear()
-                table.update(values)
-            self.trace.notes.append(f"row {number}: {said}")
-            logging.getLogger(__name__).warning(self.trace.notes[-1])
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        try:
+            while True:
+                hooks = PassHooks(self.plan, p, rows, decisions, self._lanes, self.cache.store,
+                                  self.backbone.sizes.layers, self.settings, self._spans(p),
+                                  self.cache.queries, self.cache.attention,
+                                  getattr(self.backbone, "shift_keys", None), FlopCounter(self.backbone.sizes))
+                try:
+                    return self._call(number, p, rows, hooks), hooks
+                except torch.cuda.OutOfMemoryError:
+                    said = self.cache.spill()
+                    if not said:
+                        raise
+                for table, values in zip(tables, before, strict=True):   # as if it had not begun
+                    table.clear()
+                    table.update(values)
+                self.trace.notes.append(f"row {number}: {said}")
+                logging.getLogger(__name__).warning(self.trace.notes[-1])
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+        finally:   # an error's traceback would keep them alive
+            for values in before:
+                values.clear()
 
     def _step(self, number: int, p: Pass, decisions: dict[Lane, Decision], velocities: dict[str, Tensor]) -> None:
         """Moves the chunks of a denoising pass; one that is to be blended waits for its near-clean pass."""

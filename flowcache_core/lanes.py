@@ -70,8 +70,14 @@ class Lanes:
             joint = [d for other, d in decisions.items() if other.stream == lane.stream and other.item == lane.item]
             if len({self._fashion(d) for d in joint}) > 1:
                 decisions[lane] = self._computed(decisions[lane], "a chunk of the same pass computes")
+        shared: dict[int, tuple[Decision, Any, Any]] = {}
         for lane, (info, seen) in wanted.items():
-            self._states[lane] = self.policy.observe(self.state(lane), info, seen, decisions[lane])
+            known = shared.get(lane.chunk) if self.policy.alike else None
+            if known is None or known[0] is not decisions[lane] or known[1] is not self._states.get(lane):
+                known = (decisions[lane], self._states.get(lane),
+                         self.policy.observe(self.state(lane), info, seen, decisions[lane]))
+                shared.setdefault(lane.chunk, known)
+            self._states[lane] = known[2]
         return decisions
 
     def decide_row(self, row: Iterable[StepInfo], infos: Iterable[StepInfo], signal: Signal) -> dict[Lane, Decision]:
@@ -103,7 +109,7 @@ class Lanes:
         self._states[lane] = self.policy.learn(self.state(lane), info, decision, outcome)
 
     def _told(self, info: StepInfo) -> StepInfo:
-        return replace(info, chunk=info.chunk + self._first_chunk)
+        return replace(info, chunk=info.chunk + self._first_chunk) if self._first_chunk else info
 
     @staticmethod
     def _computed(decision: Decision, reason: str) -> Decision:
@@ -121,6 +127,9 @@ class Lanes:
         decision = None
         if not self.policy.per_stream:
             decision = next((d for other, d in made.items() if other[::2] == lane[::2]), None)
+        elif self.policy.alike:
+            decision = next((d for other, d in made.items() if other.chunk == lane.chunk
+                             and self._states.get(other) is self._states.get(lane)), None)
         decision = decision or self.policy.decide(self.state(lane), info, seen)
         if not decision.computes and lane not in self.kept:
             return self._computed(decision, "nothing to reuse yet")

@@ -158,6 +158,12 @@ class ReusePolicy(ABC):
     def signal(self) -> SignalKind:
         return "none"
 
+    @property
+    def alike(self) -> bool:
+        """Whether lanes of a chunk whose states are one and the same decide alike, whatever their stream and item: true
+        where time alone is looked at, so that they are asked once."""
+        return False
+
     def check(self, chunks: int) -> None:
         """Raises ValueError where the settings do not fit a video of `chunks`; called before sampling."""
 

@@ -57,6 +57,10 @@ class FlowCache(ThresholdPolicy):
     def signal(self) -> SignalKind:
         return self.distance_signal
 
+    @property
+    def alike(self) -> bool:
+        return self.distance_signal == "time_modulation"
+
     def check_run(self, facts: RunFacts) -> None:
         if self.distance_signal in OF_THE_STEP_BEFORE and facts.stage == "velocity":
             raise ValueError(f"distance_signal {self.distance_signal} with the predictor {facts.predictor}: it does "
