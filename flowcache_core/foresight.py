@@ -18,6 +18,16 @@ CONTENT_FREE = ("none", "time_modulation")
 FORESEEN_STREAM = "cond#0"
 
 
+def check_foreseeable(policy: ReusePolicy) -> None:
+    """Raises ValueError for a policy whose decisions depend on the video."""
+    if policy.learns:
+        raise ValueError(f"policy {policy.name} learns from what its steps give: its decisions cannot be shown before "
+                         "the video is made")
+    if policy.signal not in CONTENT_FREE:
+        raise ValueError(f"policy {policy.name} looks at {policy.signal}: its decisions depend on the video and cannot "
+                         "be shown before it is made")
+
+
 def walk(policy: ReusePolicy, table: SigmaTable, chunk: int, chunks: int,
          signal: Callable[[int], Tensor | None]) -> tuple[Decision, ...]:
     """The decisions of one chunk; signal(step) is what the policy looks at."""
@@ -33,12 +43,7 @@ def foresee(policy: ReusePolicy, table: SigmaTable, chunks: int, time_modulation
             plan: ChunkPlan | None = None) -> list[tuple[Decision, ...]]:
     """The decisions of every chunk, ahead of sampling. plan: needed by policies that decide by row. Raises ValueError
     for a policy that looks at content."""
-    if policy.learns:
-        raise ValueError(f"policy {policy.name} learns from what its steps give: its decisions cannot be shown before "
-                         "the video is made")
-    if policy.signal not in CONTENT_FREE:
-        raise ValueError(f"policy {policy.name} looks at {policy.signal}: its decisions depend on the video and cannot "
-                         "be shown before it is made")
+    check_foreseeable(policy)
     signals: list[Tensor | None] = [None] * table.steps
     if policy.signal == "time_modulation":
         signals = list(time_modulation(torch.tensor([table.timesteps]))[0].split(1))

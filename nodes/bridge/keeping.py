@@ -53,12 +53,15 @@ class Keeper(Collector):
     def begin(self, run: "ChunkedRun") -> None:
         """Raises ValueError for a folder of another run, or one where an unfinished run would be lost."""
         self._rows = len(run.plan.rows)
-        home = RunFolder(self._folder, facts_of_run(run), ("ComfyUI",), len(run.plan.chunks))
+        home = RunFolder(self._folder, facts_of_run(run), ("ComfyUI",), len(run.plan.chunks),
+                         given=run.plan.prefix_chunks)
         if self._resume:
             self._go_on(home, run)
         else:
             self._start(home)
         self._home = home
+        if not self._resume:
+            super().begin(run)
 
     def _start(self, home: RunFolder) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -63,6 +63,11 @@ class Collector(Listener):
     def __init__(self, frames: Frames | None = None, words: Callable[[str], None] | None = None) -> None:
         self.frames, self.words, self.trace = frames, words, None
 
+    def begin(self, run: "ChunkedRun") -> None:
+        """The chunks that a video begins with are part of it, and come first."""
+        for chunk in range(run.plan.prefix_chunks):
+            self.chunk(chunk, run.generation.video.chunk(chunk))
+
     def chunk(self, chunk: int, latent: Tensor) -> None:
         if self.frames is not None:
             self.frames.chunk(latent)

@@ -1,0 +1,62 @@
+"""A run that has not begun: its schedule, and under it what will be computed and skipped where that is known."""
+
+from collections import Counter
+
+import numpy as np
+
+from ..forecast import Forecast
+from .canvas import Canvas
+from .decision_map import FORCED_REASONS, Decisions, draw_map, legend_entries
+from .grid import card, draw_legend, fit_grid, label_grid
+from .header import byte_words, flop_words, seconds_words
+from .plan_picture import INNER, MARGIN, WIDTH, plan_picture, plan_sentence
+from .tables import decision_text
+
+MAP_X, MAP_TOP, MAP_FOOT = 64, 68, 44
+LARGEST_CELL, MOST_HEIGHT = (72, 30), 600
+
+
+def foreseen_marks(told: Forecast) -> Decisions:
+    """The decisions of a forecast as cells of a map. Empty where they depend on content."""
+    marks: dict[tuple[int, int], tuple[str, ...]] = {}
+    for p in told.plan.passes():
+        for chunk, step in p.moves if p.kind == "denoise" and told.decisions is not None else ():
+            decision = told.decisions[chunk, step]
+            forced = (chunk, step) in told.forced or decision.computes and decision.reason in FORCED_REASONS
+            marks[chunk, step] = ("forced" if forced else decision.kind.value,)
+    return Decisions(marks, (("cond#0", 0),), Counter(mark for (mark,) in marks.values()))
+
+
+def forecast_picture(told: Forecast) -> np.ndarray:
+    """RGB uint8 `(H, 1280, 3)`: the plan's picture, and the map of what will be skipped."""
+    schedule, decisions = plan_picture(told.plan), foreseen_marks(told)
+    if not decisions.marks:
+        return schedule
+    grid = fit_grid(MARGIN + MAP_X, MAP_TOP, len(told.plan.chunks), told.plan.num_steps, INNER - MAP_X - 24,
+                    MOST_HEIGHT, LARGEST_CELL)
+    canvas = Canvas(WIDTH, grid.bottom + MAP_FOOT + MARGIN)
+    card(canvas, MARGIN, 0, INNER, grid.bottom + MAP_FOOT,
+         f"What {told.policy} will do: {100 * told.computed_share:.0f} % of the chunk steps computed")
+    draw_legend(canvas, WIDTH - MARGIN - 20, 46, legend_entries(decisions))
+    label_grid(canvas, grid, "chunk", "step")
+    draw_map(canvas, grid, decisions)
+    return np.concatenate([schedule, canvas.image()])
+
+
+def forecast_text(told: Forecast) -> str:
+    """The same in words, estimates named as such."""
+    lines = [plan_sentence(told.plan), ""]
+    if told.decisions is None:
+        lines.append(f"skips: {told.unforeseen}")
+    elif told.computed_share < 1:
+        chunks = [[told.decisions[c, s] for s in range(told.plan.steps_of(c))] for c in range(len(told.plan.chunks))]
+        lines += [decision_text(chunks), "(# computed, - skipped)"]
+    else:
+        lines.append(f"skips: none, policy {told.policy} computes every step")
+    lines += ["", f"model calls: {told.calls:,} of {told.whole_calls:,}",
+              f"FLOPs (counted): {flop_words(told.flops)} of {flop_words(told.whole_flops)}",
+              f"KV cache: {byte_words(told.kv_bytes)}"]
+    if told.seconds is not None:
+        lines.append(f"time (estimated, network alone): {seconds_words(told.seconds)}, "
+                     f"{seconds_words(told.whole_seconds)} without skips")
+    return "\n".join(lines)

@@ -1,0 +1,86 @@
+"""A forecast against the run that it is about, on a small network; the picture, the tables and the short JSON."""
+
+import json
+
+import pytest
+
+from flowcache_core.flops import wan_architecture
+from flowcache_core.forecast import Forecast, forecast
+from flowcache_core.generation import Generation
+from flowcache_core.kv import KVBudget, KVShape
+from flowcache_core.plan import dense, diffusion_forcing, rolling, sequential
+from flowcache_core.report.forecast_picture import forecast_picture, forecast_text, foreseen_marks
+from flowcache_core.report.run_table import chunk_rows, run_json, run_text
+from flowcache_core.reuse.policies.every_nth import EveryNth
+from flowcache_core.reuse.policies.flowcache import FlowCache
+from flowcache_core.reuse.policies.off import Off
+from tests.reference import TINY, TOKENS, tiny_run
+
+TIME = FlowCache(threshold=0.3, warmup_steps=2)
+PLANS = [diffusion_forcing(7, 2, 6, 3, 1, commit=True), sequential(5, 2, 6), dense(5, 2, 6), rolling(6, 2, 6)]
+BUDGET = KVBudget(3, "chunks")
+
+
+def told_of(run: Generation, rate: float | None = None) -> Forecast:
+    settings, sizes = run.settings, run.backbone.sizes
+    shape = KVShape(sizes.layers, len(settings.streams), settings.items, sizes.heads, sizes.head_dim, 4)
+    return forecast(run.plan, settings, run.backbone.time_modulation,
+                    wan_architecture(TINY.dim, TINY.ffn, TINY.layers, 5), TOKENS, shape, run.trace.kv_peak_bytes, rate)
+
+
+@pytest.mark.parametrize("policy", [TIME, EveryNth(interval=3), Off()], ids=lambda policy: policy.name)
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.name)
+def test_forecast_is_what_the_run_does(plan, policy):
+    run = tiny_run(plan, policy=policy, items=2)
+    told = told_of(run)
+    run.run()
+    assert told.calls == run.trace.summary()["model_calls"]
+    assert told.computed_share == pytest.approx(run.trace.computed_share)
+    assert (told.calls == told.whole_calls) == (told.computed_share == 1) == (told.flops == told.whole_flops)
+    wanted = {(lane.chunk, lane.step): lane.decision == "compute" for p in run.trace.passes for lane in p.lanes}
+    assert {place: told.computes(*place) for place in wanted} == wanted
+
+
+def test_seconds_follow_the_flops_that_are_left_and_a_budget_takes_some():
+    told = told_of(tiny_run(PLANS[1], policy=TIME), rate=2.0)
+    assert told.seconds == 2 * told.flops < told.whole_seconds == 2 * told.whole_flops
+    assert told_of(tiny_run(PLANS[1], policy=TIME)).seconds is None
+    long = sequential(16, 2, 6)
+    assert told_of(tiny_run(long, budget=BUDGET)).flops < told_of(tiny_run(long)).flops
+
+
+def test_content_is_not_foreseen_and_that_is_said():
+    told = told_of(tiny_run(PLANS[1], policy=FlowCache(threshold=0.3, distance_signal="patch_embedding")))
+    assert told.decisions is None and told.computed_share == 1 and not foreseen_marks(told).marks
+    assert "cannot be shown before it is made" in forecast_text(told)
+
+
+def test_picture_grows_by_a_map_where_decisions_are_known():
+    known = told_of(tiny_run(PLANS[1], policy=TIME))
+    content = told_of(tiny_run(PLANS[1], policy=FlowCache(threshold=0.3, distance_signal="patch_embedding")))
+    a, b = forecast_picture(known), forecast_picture(content)
+    assert a.shape[1:] == b.shape[1:] == (1280, 3) and (a[:len(b)] == b).all() and len(a) > len(b)
+    marks = foreseen_marks(known)
+    assert marks.counts["forced"] and marks.counts["reuse"] and sum(marks.counts.values()) == known.plan.chunk_steps()
+
+
+def test_words_tell_calls_memory_and_estimated_time():
+    told = told_of(tiny_run(PLANS[1], policy=TIME), rate=1e-9)
+    text = forecast_text(told)
+    assert f"model calls: {told.calls:,} of {told.whole_calls:,}" in text and "time (estimated" in text
+    assert "skips: none" in forecast_text(told_of(tiny_run(PLANS[1])))
+
+
+def test_rows_of_a_run_add_up_to_its_summary():
+    run = tiny_run(diffusion_forcing(6, 2, 6, 2), policy=TIME)
+    run.run()
+    rows, summary = chunk_rows(run.trace), run.trace.summary()
+    for column, name in (("steps", "chunk_steps"), ("computed", "computed")):
+        assert sum(row[column] for row in rows) == summary[name]
+    assert sum(row["skipped"] for row in rows) == summary["reused"] + summary["predicted"] + summary["derived"]
+    assert sum(row["seconds"] for row in rows) == pytest.approx(run.trace.seconds, abs=0.01)
+    assert max(row["KV MB"] for row in rows) <= round(summary["kv_peak_bytes"] / 1e6, 2)
+    run.trace.notes.append("something to know")
+    assert "note: something to know" in run_text(run.trace) and run_text(run.trace).count("\n") >= len(rows) + 3
+    short = run_json(run.trace)
+    assert "passes" not in short and json.loads(json.dumps(short))["chunks"] == rows
