@@ -14,7 +14,7 @@ from flowcache_core.run_settings import RunSettings
 from flowcache_core.solvers import NOISE_RULES, SOLVERS, flow_table
 from tests.reference import tiny_wan
 
-NEED_A_FILE = {"replay", "magcache"}
+NEED_A_FILE = {"replay", "magcache", "schedule"}
 PLAN = sequential(4, 2, 6)
 CHOICES = [(registry, field, name) for registry, field in ((POLICIES, "policy"), (PREDICTORS, "predictor"),
                                                            (SOLVERS, "solver"), (NOISE_RULES, "noise_rule"))

@@ -85,7 +85,7 @@ def test_settings_that_are_true_or_false():
 
 
 def test_settings_of_a_predictor():
-    assert parse_predictor("taylor:reach=2.5").reach == 2.5 and parse_predictor("taylor").reach == 1
+    assert parse_predictor("taylor:reach=2.5").reach == 2.5 and parse_predictor("taylor").reach == 2
     for text, message in (("taylor:reach=-1", "reach -1"), ("taylor:reach", "NAME=VALUE"),
                           ("velocity:x=1", "no setting x"), ("nosuch", "'nosuch'")):
         with pytest.raises(ValueError, match=message):
