@@ -18,8 +18,7 @@ class FlowCache(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             "FlowCache_Apply", "FlowCache",
-            description="Makes an AR video model faster with settings that were tested for it: skips steps and bounds "
-                        "the "
+            description="Makes an AR video model faster with a preset of its family, which skips steps or bounds the "
                         "KV cache. Put it between loader and sampler.",
             search_aliases=["easycache", "teacache", "cache", "speed", "accelerate", "flowcache"],
             essentials_category="Video",

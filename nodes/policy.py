@@ -29,8 +29,8 @@ class FlowCachePolicy(io.ComfyNode):
             inputs=[
                 given(io.Model.Input, "model", tooltip="A model with an AR profile."),
                 given(io.Combo.Input, "policy", options=[FROM_PRESET, *POLICIES.names()], default=FROM_PRESET,
-                      tooltip="How it is decided what may be skipped; 'from preset' takes settings tested for the "
-                              "model."),
+                      tooltip="How it is decided what may be skipped; 'from preset' takes the preset of the model's "
+                              "family."),
                 given(io.Combo.Input, "preset", options=list(PRESETS), default="auto",
                       tooltip="Counts where policy is 'from preset'. fast skips most, quality least; auto is "
                               "balanced."),

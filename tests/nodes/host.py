@@ -24,6 +24,7 @@ def start(checkout: Path, base: Path) -> None:
 
         comfy.options.enable_args_parsing()
         import comfy.cli_args
+        importlib.import_module("utils.extra_config")   # as main.py does: later `utils` would be another module
     finally:
         sys.argv = words
 
