@@ -21,7 +21,7 @@ def rewritten(text: str, node: type | None, root: Path, registries: dict[str, An
 
     def filled(block: re.Match) -> str:
         name = block[2]
-        rows = settings_table(registries[name.removeprefix("settings of ")]) if name not in made else made[name]()
+        rows = settings_tables(registries[name.removeprefix("settings of ")]) if name not in made else made[name]()
         return f"{block[1]}{rows}{block[4]}"
 
     return BLOCK.sub(filled, text)
@@ -34,23 +34,25 @@ def table(*rows: tuple[str, ...]) -> str:
 
 
 def inputs_table(node: type) -> str:
-    rows = [(f"`{given.id}`", *kind_and_default(given), given.tooltip) for given in node.GET_SCHEMA().inputs]
-    return table(("input", "kind", "default", "what it does"), *rows)
+    """Two columns, and names in no code marks, which do not wrap: the panel of the help page is narrow."""
+    rows = [(given.id, f"{given.tooltip} *{kind_and_default(given)}*") for given in node.GET_SCHEMA().inputs]
+    return table(("input", "what it does"), *rows)
 
 
-def kind_and_default(given: Any) -> tuple[str, str]:
-    """A socket's type, a range or the choices; and the default in code marks, or a dash."""
+def kind_and_default(given: Any) -> str:
+    """A socket's type, a range or the choices, and the default."""
     options, kind = given.as_dict(), given.get_io_type()
     default = options.get("default")
-    shown = "" if default is None else "on" if default is True else "off" if default is False else f"`{default}`"
     if given.id in FILES:
-        return "file", shown
-    if kind == "COMBO":
-        return ", ".join(f"`{choice}`" for choice in options["options"]), shown
-    if "min" in options:
-        return interval(options["min"], options["max"]), shown
-    words = {"STRING": "text", "BOOLEAN": "on, off"}.get(kind, kind)
-    return words + (", optional" if given.optional else ""), "empty" if default == "" else shown
+        words = "A file"
+    elif kind == "COMBO":
+        words = ", ".join(options["options"])
+    elif "min" in options:
+        words = interval(options["min"], options["max"])
+    else:
+        words = {"STRING": "Text", "BOOLEAN": "On or off"}.get(kind, kind) + (", optional" * given.optional)
+    shown = {True: "on", False: "off"}[default] if isinstance(default, bool) else default
+    return words if default is None else f"{words}; default {'empty' if shown == '' else shown}"
 
 
 def interval(low: float | None, high: float | None) -> str:
@@ -65,15 +67,20 @@ def outputs_line(node: type) -> str:
     return f"Outputs: {', '.join(words)}.\n"
 
 
-def settings_table(registry: Any) -> str:
-    """Every setting of every registered class, from its knobs."""
-    rows = []
+def settings_tables(registry: Any) -> str:
+    """Every setting of every registered class, from its knobs; those without settings are left out."""
+    made = ""
     for name in registry.names():
-        for knob in (field for field in fields(registry[name]) if "low" in field.metadata):
-            default = str(knob.default).lower() if isinstance(knob.default, bool) else knob.default
-            rows.append((f"`{name}`", f"`{knob.name}`", "" if default == "" else f"`{default}`",
-                         interval(knob.metadata.get("low"), knob.metadata.get("high")), knob.metadata["doc"]))
-    return table((registry.what, "setting", "default", "range", "what it does"), *rows)
+        knobs = [knob for knob in fields(registry[name]) if "low" in knob.metadata]
+        rows = [(knob.name, f"{knob.metadata['doc']} ({range_and_default(knob)})") for knob in knobs]
+        made += f"\n### {name}\n\n{table(('setting', 'what it does'), *rows)}" if rows else ""
+    return made.lstrip("\n")
+
+
+def range_and_default(knob: Any) -> str:
+    default = str(knob.default).lower() if isinstance(knob.default, bool) else knob.default
+    words = [interval(knob.metadata["low"], knob.metadata["high"]), f"default {'empty' if default == '' else default}"]
+    return "; ".join(filter(None, words))
 
 
 def workflows(node: type, root: Path) -> str:
