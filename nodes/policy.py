@@ -45,7 +45,7 @@ class FlowCachePolicy(io.ComfyNode):
                       tooltip="What stands in for a skipped step: velocity needs no forward at all, residual runs "
                               "embedding and head with the current time."),
                 given(io.String.Input, "more_settings", default="", advanced=True,
-                      tooltip="Other settings of the policy, as in 'distance_signal=patch_embedding'."),
+                      tooltip="Other settings of the policy, as in 'interval=3'."),
             ],
             outputs=[io.Model.Output(display_name="MODEL")])
 
