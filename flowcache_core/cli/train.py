@@ -14,6 +14,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--rate", type=float, default=None, help="peak learning rate (model 1e-3, codec 3e-3)")
     parser.add_argument("--pool", type=Path, default=Path("out/latent-pool"), help="folder of encoded clips")
     parser.add_argument("--shards", type=int, default=64, help="32 clips each; encoded first where they are missing")
+    parser.add_argument("--new-text", action="store_true", help="draw the layers that read the prompt anew first")
     parser.set_defaults(run=run)
 
 
@@ -29,5 +30,5 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.what != "model":
         train_codec_session(args.minutes, args.rate or 3e-3, echo, args.what == "decoder")
     else:
-        train_model_session(args.minutes, args.rate or 1e-3, args.pool, args.shards, echo)
+        train_model_session(args.minutes, args.rate or 1e-3, args.pool, args.shards, echo, args.new_text)
     return {"what": args.what, "minutes": args.minutes}

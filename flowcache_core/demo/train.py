@@ -19,7 +19,7 @@ from ..checkpoints import read_header
 from .bundle import CODEC, TRANSFORMER, load_codec, load_transformer
 from .latent_pool import LatentPool, fill_pool
 from .train_codec import train_codec
-from .train_model import train_model
+from .train_model import renew_text, train_model
 
 CONFIG = WanConfig(dim=256, layers=6, ffn=1024, heads=2)
 CODEC_WIDTH = 8
@@ -66,15 +66,18 @@ def train_codec_session(minutes: float, rate: float, echo: Callable[[str], None]
     _save(CODEC, codec.state_dict(), sessions + 1, "demo-codec")
 
 
-def train_model_session(minutes: float, rate: float, pool_folder: Path, shards: int,
-                        echo: Callable[[str], None]) -> None:
-    """Trains the transformer on a pool of encoded clips, which is filled first (32 clips a shard)."""
+def train_model_session(minutes: float, rate: float, pool_folder: Path, shards: int, echo: Callable[[str], None],
+                        new_text: bool = False) -> None:
+    """Trains the transformer on a pool of encoded clips, which is filled first (32 clips a shard). new_text: the layers
+    that read the prompt are drawn anew first."""
     sessions = _session(TRANSFORMER)
     model = load_transformer().train().requires_grad_(True) if sessions else _fresh_model(0)
+    if new_text or not sessions:
+        renew_text(model, sessions)
     begin = time.monotonic()
     fill_pool(load_codec(), pool_folder, shards, seed=7)
     log = _logger(echo)
     log({"what": "model", "session": sessions + 1, "minutes": minutes, "rate": rate, "seed": sessions,
-         "pool_minutes": round((time.monotonic() - begin) / 60, 2)})
+         "new_text": new_text, "pool_minutes": round((time.monotonic() - begin) / 60, 2)})
     train_model(model, LatentPool(pool_folder), minutes, sessions, log,
                 lambda tensors: _save(TRANSFORMER, tensors, sessions + 1, "demo"), rate)

@@ -130,19 +130,33 @@ class Average:
 
 
 def make_optimisers(model: WanTransformer, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks, AdamW for everything else.
+    """Muon for the matrices of the blocks, AdamW for everything else but the first text layer.
 
-    The first text layer is slower by the ratio of its widths: its input is dense and 4096 wide, so that steps of equal
-    size in every weight would add up to a new meaning for every word.
+    That one stays as it was drawn: its input is dense and 4096 wide, so that small steps in every weight add up, and
+    within hours they had pushed all words so far below zero that GELU let nothing of them through.
     """
     matrices = [p for p in model.blocks.parameters() if p.ndim == 2]
-    words = model.text_embedding[0].weight
-    chosen = {id(p) for p in (*matrices, words)}
+    chosen = {id(p) for p in (*matrices, *model.text_embedding[0].parameters())}
     rest = [p for p in model.parameters() if id(p) not in chosen]
-    groups = [{"params": rest, "lr": rate}, {"params": [words], "lr": rate * words.shape[0] / words.shape[1]}]
     return [torch.optim.Muon(matrices, lr=MUON_RATE * rate, weight_decay=0.01, momentum=0.95,
                              adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)]
+            torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)]
+
+
+@torch.no_grad()
+def renew_text(model: WanTransformer, seed: int) -> None:
+    """Draws the path from words to blocks anew; the blocks hear nothing of the text until they have learned to."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = [model.text_embedding[0], model.text_embedding[2],
+              *(layer for block in model.blocks for layer in (block.cross_attn.q, block.cross_attn.k,
+                                                              block.cross_attn.v, block.cross_attn.o))]
+    for layer in layers:
+        layer.weight.normal_(std=layer.in_features**-0.5, generator=generator)
+        layer.bias.zero_()
+    for block in model.blocks:
+        block.cross_attn.o.weight.zero_()
+        block.cross_attn.norm_q.weight.fill_(1)
+        block.cross_attn.norm_k.weight.fill_(1)
 
 
 def train_model(model: WanTransformer, pool: LatentPool, minutes: float, seed: int, log: Callable[[dict], None],
@@ -152,6 +166,7 @@ def train_model(model: WanTransformer, pool: LatentPool, minutes: float, seed: i
     `save` gets the averaged weights every `save_minutes` and at the end, also after an interrupt.
     """
     generator = torch.Generator().manual_seed(seed)
+    model.text_embedding[0].requires_grad_(False)
     optimisers = make_optimisers(model, rate)
     groups = [group for optimiser in optimisers for group in optimiser.param_groups]
     peaks = [group["lr"] for group in groups]
