@@ -161,7 +161,7 @@ def renew_text(model: WanTransformer, seed: int) -> None:
 
 def train_model(model: WanTransformer, pool: LatentPool, minutes: float, seed: int, log: Callable[[dict], None],
                 save: Callable[[dict[str, Tensor]], None], rate: float = 1e-3, save_minutes: float = 5) -> None:
-    """Trains for `minutes` of wall time; the rate warms up, stays, and falls over the last 30 %.
+    """Trains for `minutes` of wall time; the rate warms up, stays, and falls over the last 60 %.
 
     `save` gets the averaged weights every `save_minutes` and at the end, also after an interrupt.
     """
@@ -178,7 +178,7 @@ def train_model(model: WanTransformer, pool: LatentPool, minutes: float, seed: i
         while (spent := (time.monotonic() - begin) / 60) < minutes:
             if step % 100 == 0:
                 clips = pool.refresh()
-            factor = min(1, (step + 1) / 100, max(0.02, (1 - spent / minutes) / 0.3))
+            factor = min(1, (step + 1) / 100, max(0.02, (1 - spent / minutes) / 0.6))
             for group, peak in zip(groups, peaks, strict=True):
                 group["lr"] = peak * factor
             loss = flow_loss(model, draw_batch(pool, generator), generator)
