@@ -38,10 +38,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Levels:
-    """Noise level and timestep by step."""
+    """Noise level by step, of the steps that are known; timestep of every step."""
 
     sigmas: dict[int, float]
-    timesteps: dict[int, float]
+    timesteps: tuple[float, ...]
 
 
 @dataclass
@@ -133,8 +133,10 @@ class WholeVideo:
         return clean
 
     def _deciding(self, x: Tensor, step: int, span: Span, timestep: Tensor) -> tuple[_Evaluation, Deciding]:
-        told = float(self._backbone.model.model_sampling.timestep(timestep.flatten()[0]))
-        levels = _Levels({step: span.sigma, step + 1: span.sigma_next}, {step: told})
+        asked = timestep.new_tensor(self._levels[:-1] or [span.sigma])
+        asked[step] = timestep.flatten()[0]   # a sampler may ask between two of its levels
+        told = self._backbone.model.model_sampling.timestep(asked)
+        levels = _Levels({step: span.sigma, step + 1: span.sigma_next}, tuple(told.tolist()))
         video = _Evaluation(self._plan, self._settings, x, levels)
         signals = SignalSource(self._template.policy.signal, self._backbone, video, self._lanes)
         return video, Deciding(self._lanes, video, signals, self._backbone.sizes.tokens_per_frame(*x.shape[-2:]), 1)
