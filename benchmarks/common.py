@@ -6,7 +6,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +59,19 @@ def request(chunks: int, steps: int | None = None, seed: int = 0, preset: str = 
     return RunRequest(profile, plan, ("",) * chunks, seed, **{**words, **changes})
 
 
-def run_batch(bundle: Bundle, wanted: RunRequest, batch: Sequence[Scene]) -> tuple[Tensor, Trace]:
-    """Latents `(len(batch), C, F, h, w)` of one run that makes a clip per scene."""
-    from dataclasses import replace
-
+def generation(bundle: Bundle, wanted: RunRequest, batch: Sequence[Scene]) -> Generation:
+    """A run that makes a clip per scene."""
     with torch.inference_mode():
         cond = bundle.backbone.embed_text(torch.stack([encode_scene(scene) for scene in batch]))
         uncond = bundle.backbone.embed_text(torch.stack([encode_scene(None)] * len(batch)))
     chunks = len(wanted.plan.chunks)
-    run = Generation(bundle.backbone, wanted.plan, replace(wanted.settings(), items=len(batch)),
-                     {COND: [cond] * chunks, UNCOND: [uncond] * chunks})
+    return Generation(bundle.backbone, wanted.plan, replace(wanted.settings(), items=len(batch)),
+                      {COND: [cond] * chunks, UNCOND: [uncond] * chunks})
+
+
+def run_batch(bundle: Bundle, wanted: RunRequest, batch: Sequence[Scene]) -> tuple[Tensor, Trace]:
+    """Latents `(len(batch), C, F, h, w)` of one run that makes a clip per scene."""
+    run = generation(bundle, wanted, batch)
     return run.run(), run.trace
 
 

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.common import Bundle, request, run_batch, scenes
+from benchmarks.common import Bundle, generation, request, run_batch, scenes
+from flowcache_core.calibrating import MagnitudeRecorder
 from flowcache_core.fingerprint import fingerprint
 from flowcache_core.kv import MERGERS, SCORERS, Compression, KVBudget
 from flowcache_core.learning import Errors, Trial, learn_errors, reach_of
@@ -17,8 +18,8 @@ from flowcache_core.reuse.schedules import Schedule
 from flowcache_core.scheduling import Planner, even, refined
 
 LEARN_CHUNKS, LEARN_VIDEOS, LEARN_SEED, PROBES = 4, 4, 91, 6
-REAL_RUNS = 24
-SHARES = (0.5, 0.36, 0.26, 0.2, 0.16)   # of stream steps, for learned schedules
+REAL_RUNS = 12
+SHARES = (0.5, 0.36, 0.26)   # of stream steps, for learned schedules
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,6 @@ class Learned:
         self._folder, self._plain, self._truth = folder, {}, {}
 
     def errors(self, bundle: Bundle, steps: int, predictor: Any, gains: bool) -> Errors:
-        from dataclasses import replace
-
         wanted = request(LEARN_CHUNKS, steps=steps)
         if steps not in self._plain:
             velocity, settings = PREDICTORS.make("velocity"), wanted.settings()
@@ -73,6 +72,25 @@ class Learned:
         if steps not in self._truth:
             self._truth[steps] = self.run(bundle, steps, POLICIES.make("off"), PREDICTORS.make("velocity"))
         return self._truth[steps]
+
+    def calibration(self, bundle: Bundle, steps: int) -> Path:
+        """Of the policy magcache, as the command calibrate makes it."""
+        path = self._folder / f"magnitudes-{steps}.json"
+        if not path.is_file():
+            wanted = request(LEARN_CHUNKS, steps=steps).accelerated(POLICIES.make("off"), PREDICTORS.make("residual"))
+            run = generation(bundle, wanted, scenes(LEARN_VIDEOS, seed=LEARN_SEED, held_out=False))
+            recorder = MagnitudeRecorder(run.kept, steps, "residual")
+            run.run(lambda done: recorder(done.decisions, dict(done.last.moves)))
+            sigmas = wanted.settings().table.sigmas[:-1]
+            recorder.magnitudes(tuple(sigmas), fingerprint(bundle.backbone)).save(
+                path, {"command": "python3 dev.py compare"})
+        return path
+
+    def magcache(self, threshold: float) -> Method:
+        def build(bundle: Bundle, steps: int) -> dict[str, Any]:
+            words = {"threshold": threshold, "calibration": str(self.calibration(bundle, steps))}
+            return {"policy": POLICIES.make("magcache", words), "predictor": PREDICTORS.make("residual")}
+        return Method("magcache", f"threshold {threshold:g}", build)
 
     def method(self, name: str, share: float, predictor: str, derives: bool, gains: bool = False,
                refine: bool = False) -> Method:
@@ -107,21 +125,19 @@ def fewer_steps(count: int) -> Method:
 
 def step_methods(chunks: int, folder: Path) -> list[Method]:
     """Ways to skip steps, each at several strengths."""
-    learned, methods = Learned(folder), [fewer_steps(count) for count in (32, 25, 18, 13, 10)]
-    methods += [reuse("every_nth", f"interval {n}", "every_nth", {"interval": n}) for n in (2, 3, 4, 5)]
-    methods += [reuse("flowcache", f"threshold {t:g}", "flowcache", {"threshold": t}) for t in
-                (0.04, 0.07, 0.1, 0.15, 0.25, 0.4)]
+    learned, methods = Learned(folder), [fewer_steps(count) for count in (25, 18, 13)]
+    methods += [reuse("every_nth", f"interval {n}", "every_nth", {"interval": n}) for n in (2, 3, 4)]
+    methods += [reuse("flowcache", f"threshold {t:g}", "flowcache", {"threshold": t}) for t in (0.07, 0.15, 0.3)]
     methods += [reuse("flowcache content", f"threshold {t:g}", "flowcache",
-                      {"threshold": t, "distance_signal": "patch_embedding"}) for t in (0.03, 0.06, 0.12)]
+                      {"threshold": t, "distance_signal": "patch_embedding"}) for t in (0.06, 0.12)]
     methods += [reuse("flowcache taylor", f"threshold {t:g}", "flowcache", {"threshold": t}, "taylor")
-                for t in (0.07, 0.15, 0.25, 0.4)]
-    for name, thresholds in (("teacache", (0.07, 0.15, 0.3)), ("easycache", (0.02, 0.05, 0.1)),
-                             ("motioncache", (0.07, 0.15, 0.3)), ("mixcache", (0.03, 0.1, 0.2))):
-        if name in POLICIES.names():
-            methods += [reuse(name, f"threshold {t:g}", name, {"threshold": t}) for t in thresholds]
+                for t in (0.07, 0.15, 0.3)]
+    for name, thresholds in (("teacache", (0.07, 0.2)), ("easycache", (0.03, 0.1)), ("motioncache", (0.1, 0.3)),
+                             ("mixcache", (0.05, 0.2))):
+        methods += [reuse(name, f"threshold {t:g}", name, {"threshold": t}) for t in thresholds]
+    methods += [learned.magcache(threshold) for threshold in (0.06, 0.24)]
     methods += [learned.method("schedule", share, "velocity", False) for share in SHARES]
     methods += [learned.method("schedule taylor", share, "taylor", False) for share in SHARES]
-    methods += [learned.method("schedule taylor, weighed", share, "taylor", False, gains=True) for share in SHARES[:3]]
     methods += [learned.method("schedule taylor derive", share, "taylor", True) for share in SHARES]
     methods += [learned.method("ours", share, "taylor", True, refine=True) for share in SHARES]
     return methods
