@@ -9,14 +9,15 @@ from benchmarks.common import Bundle, decode, request, run_batch, save, scenes
 from flowcache_core.metrics import psnr
 from flowcache_core.reuse import POLICIES, PREDICTORS
 
-THRESHOLDS = {"time_modulation": (0.1, 0.2, 0.3, 0.4), "patch_embedding": (0.1, 0.2)}
+THRESHOLDS = {"time_modulation": (0.05, 0.1, 0.15, 0.2, 0.3), "patch_embedding": (0.1,)}
 CHUNKS, CLIPS, BATCH = 4, 8, 8
 
 
 def settings() -> list[tuple[str, dict[str, Any], str]]:
     found = [("flowcache", {"threshold": t, "distance_signal": signal}, predictor)
-             for predictor in ("velocity",) for signal, values in THRESHOLDS.items() for t in values]
-    return found + [("every_nth", {"interval": n}, "velocity") for n in (2, 3, 4)]
+             for predictor in ("velocity", "taylor") for signal, values in THRESHOLDS.items() for t in values]
+    return found + [("every_nth", {"interval": n}, predictor)
+                    for predictor in ("velocity", "taylor") for n in (2, 3, 4)]
 
 
 def run() -> dict[str, Any]:

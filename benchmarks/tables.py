@@ -125,7 +125,6 @@ def ablation(result: dict[str, Any]) -> Rows:
     """What each part of our own brings, from plain FlowCache to all of them."""
     parts = {"flowcache": "a threshold, the last velocity again", "flowcache taylor": "first-order predictor",
              "schedule": "learned schedule", "schedule taylor": "both",
-             "schedule taylor, weighed": "both, errors weighed by what a single one becomes",
              "schedule taylor derive": "both, unconditional steps derived",
              "ours": "all of it, improved by real runs"}
     known = {entry["method"]: entry for entry in equal(result)}

@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as some
 
 from flowcache_core.cli import main
 from flowcache_core.fingerprint import fingerprint
@@ -14,7 +16,7 @@ from flowcache_core.learning import Errors, OneSkip, Recorder, gains_of, gram_of
 from flowcache_core.plan import diffusion_forcing
 from flowcache_core.reuse import POLICIES, PREDICTORS
 from flowcache_core.reuse.policies.schedule import Scheduled
-from flowcache_core.reuse.schedules import Schedule, load_schedule
+from flowcache_core.reuse.schedules import SKIP, Schedule, load_schedule, spread
 from flowcache_core.scheduling import Planner, even, neighbours, refined
 from flowcache_core.solvers import Euler, flow_table
 from tests.reference import normal, tiny_run, tiny_wan
@@ -172,6 +174,28 @@ def test_a_learned_schedule_is_followed_saved_and_read_again(model, tmp_path):
                       "-": "derive" if lane.stream != "cond#0" and schedule.derives else "predict"}[action]
             assert lane.decision == wanted, (lane.step, action)
     assert run.trace.computed_share == pytest.approx(schedule.share)
+
+
+@given(some.text("FC-", min_size=1, max_size=60).map(lambda rest: "F" + rest), some.integers(1, 80))
+def test_a_schedule_spread_over_other_steps_is_as_dense_everywhere(actions, steps):
+    made = spread(actions, steps)
+    assert len(made) == steps and made[0] == "F" and set(made) <= set(actions)
+    assert steps == 1 or (made[-1] == SKIP) <= (actions[-1] == SKIP)
+    computed = [n / len(actions) for n, action in enumerate(actions) if action != SKIP]
+    for stop in range(1, steps):   # forced ends may add one
+        begun = sum(min(1.0, max(0.0, (stop / steps - at) * len(actions))) for at in computed) * steps / len(actions)
+        assert abs(sum(action != SKIP for action in made[:stop]) - begun) <= 1
+    assert spread(actions, len(actions)) == actions
+
+
+def test_a_schedule_of_another_step_count_runs_where_that_is_asked_for(model):
+    schedule = Schedule("FF-F-FF", SIGMAS, STREAMS, SCALE, "velocity", fingerprint(model))
+    run = tiny_run(diffusion_forcing(4, 2, 10, 3), model, guidance=SCALE,
+                   policy=Scheduled(file="x.json", schedule=schedule, other_grid=True))
+    run.run()
+    computed = {lane.step for p in run.trace.passes for lane in p.lanes if lane.decision == "compute"}
+    assert computed == {n for n, action in enumerate(spread("FF-F-FF", 10)) if action != SKIP}
+    assert 2 < len(computed) < 10
 
 
 def test_all_whole_is_off_bit_for_bit(model):

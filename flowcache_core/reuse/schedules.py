@@ -8,6 +8,8 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,22 @@ class Schedule:
         partial = path.with_name(path.name + ".partial")
         partial.write_text(json.dumps(data, indent=1) + "\n")
         partial.replace(path)
+
+
+@cache
+def spread(actions: str, steps: int) -> str:
+    """A schedule's actions over another number of steps, as dense at every point of a chunk as they were; the first and
+    the last step are computed if they were."""
+    count, computed, made = len(actions), [action != SKIP for action in actions], ""
+    behind = [0, *accumulate(computed)]
+    for step in range(steps):
+        end = actions[step and -1] if step in (0, steps - 1) else SKIP
+        whole, part = divmod((step + 1) * count, steps)
+        wanted = behind[whole] + (computed[whole] * part / steps if part else 0)
+        due = wanted * steps / count - (step - made.count(SKIP)) >= 0.5
+        here = actions[:(2 * step + 1) * count // (2 * steps) + 1].rstrip(SKIP)[-1:] or FULL
+        made += end if end != SKIP else here if due else SKIP
+    return made
 
 
 def place_of(name: str) -> Path:
