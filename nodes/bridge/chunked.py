@@ -7,7 +7,6 @@ from typing import Any
 
 import comfy.sampler_helpers
 import comfy.samplers
-from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy.model_patcher import create_model_options_clone
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
@@ -58,8 +57,7 @@ class ChunkedSampler(comfy.samplers.Sampler):
         bar = ProgressBar(run, callback, silent, listener.words)
         try:
             listener.begin(run)
-            samples = run.generation.run(bar, lambda chunk, latent: _finished(chunk, latent, listener),
-                                         listener.state if listener.keeps_state else None)
+            samples = run.generation.run(bar, listener.chunk, listener.state if listener.keeps_state else None)
             bar.finish(samples)
             logger.info("FlowCache: %d chunks, %s", len(run.plan.chunks), sentence(run.generation.trace))
             return samples
@@ -82,11 +80,6 @@ class ChunkedSampler(comfy.samplers.Sampler):
                                  f"{len(guider.conds['positive'])}, as many as the first prompt has")
             prompts.append(conds)
         return prompts
-
-
-def _finished(chunk: int, latent: Tensor, listener: Listener) -> None:
-    listener.chunk(chunk, latent)
-    throw_exception_if_processing_interrupted()
 
 
 def check(guider: Any, options: dict[str, Any], noise: Tensor) -> None:

@@ -49,6 +49,7 @@ class Keeper(Collector):
         self._folder, self._name, self._resume = folder, name, resume
         self._home: RunFolder | None = None
         self._rows = 0
+        self._undecoded: list[tuple[int, Tensor]] = []   # decoding can be interrupted, which must not cost the state
 
     def begin(self, run: "ChunkedRun") -> None:
         """Raises ValueError for a folder of another run, or one where an unfinished run would be lost."""
@@ -88,13 +89,17 @@ class Keeper(Collector):
 
     def chunk(self, chunk: int, latent: Tensor) -> None:
         self._home.save_chunk(chunk, latent)
-        super().chunk(chunk, latent)
+        self._undecoded.append((chunk, latent))
 
     def state(self, state: RunState) -> None:
         self._home.save_state(state, state.row == self._rows)
+        finished, self._undecoded = self._undecoded, []
+        for chunk, latent in finished:
+            super().chunk(chunk, latent)
 
     def end(self, trace: Trace) -> None:
         super().end(trace)
+        self._undecoded.clear()
         if self._home is None:
             return
         trace.save(self._folder / "trace.json")

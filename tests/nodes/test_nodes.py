@@ -169,18 +169,19 @@ def test_interrupted_run_goes_on_and_ends_with_the_same_video(queue, base, pack,
     settings = {"policy": node("FlowCache_Policy", **POLICY), "budget": node("FlowCache_KVBudget", **BUDGET)}
     plain = saved(queue, base, behind(graph(length=45), **settings))
     keeping = tiny.bridge(pack, "keeping")
-    save = keeping.RunFolder.save_state
+    save = keeping.RunFolder.save_chunk
 
-    def stop(self, state, last=False):
-        save(self, state, last)
-        if len(state.finished) == 2:
+    def stop(self, chunk, latent):
+        save(self, chunk, latent)
+        if len(self.saved) == 2:
             comfy.model_management.interrupt_current_processing(True)
 
     with monkeypatch.context() as patch:
-        patch.setattr(keeping.RunFolder, "save_state", stop)
+        patch.setattr(keeping.RunFolder, "save_chunk", stop)
         with pytest.raises(host.PromptFailed, match="interrupted"):
-            queue.run(behind(graph(length=45, out_folder="runs/one"), **settings))
+            queue.run(behind(graph(length=45, out_folder="runs/one", vae=["load", 2]), **settings))
     assert "resume_from set to runs/one" in caplog.text
+    assert (base / "output/runs/one/state-0002.safetensors").is_file(), "the state of the chunk on disk is lost"
     with pytest.raises(host.PromptFailed, match="holds an unfinished run"):
         queue.run(behind(graph(length=45, out_folder="runs/one"), **settings))
     with pytest.raises(host.PromptFailed, match="is another run: settings.seed is 4, it was 3"):
