@@ -15,7 +15,7 @@ def note(text: str) -> Node:
 
 
 def demo(prompt: str = SQUARE) -> dict[str, Node]:
-    return {"load": Node("FlowCache_LoadARVideoModel", 1, {"file": DEMO}),
+    return {"load": Node("FlowCache_LoadARVideoModel", 0, {"file": DEMO}),
             "yes": Node("CLIPTextEncode", 1, {"clip": ("load", 1), "text": prompt}, "Prompt"),
             "no": Node("CLIPTextEncode", 1, {"clip": ("load", 1), "text": ""}, "Negative prompt (empty)")}
 
@@ -39,19 +39,19 @@ FIRST = Graph("1_first_video", {
                  "circle moving up slowly in the third lane behind a wall*.\n\n**FlowCache** skips the steps whose "
                  "result would hardly differ from the last computed one: *fast* skips most, *off* changes nothing.\n\n"
                  "**FlowCache Report** shows what was computed and what was skipped, chunk by chunk."),
-    **demo(), "fast": Node("FlowCache_Apply", 2, {"model": ("load", 0), "preset": "balanced"}),
-    "make": sampler(2, "fast", length=93, seed=1), **video(3, ("make", 2), "first"), "tell": report(4, "make")})
+    **demo(), "fast": Node("FlowCache_Apply", 1, {"model": ("load", 0), "preset": "balanced"}),
+    "make": sampler(1, "fast", length=93, seed=1), **video(2, ("make", 2), "first"), "tell": report(3, "make")})
 
 COMPARED = Graph("2_uncached_and_accelerated", {
     "note": note("The same video twice: with every step computed, and accelerated. **Compare Runs** puts them side by "
                  "side and measures how they differ.\n\nBoth samplers have the same seed. The speed-up is measured, not"
                  " counted; the first run of a session also pays for warming up, so queue it twice with another seed."),
-    **demo(), "fast": Node("FlowCache_Apply", 2, {"model": ("load", 0), "preset": "fast"}),
-    "plain": sampler(2, "load", "Uncached", length=93, seed=1),
-    "make": sampler(3, "fast", "Accelerated", length=93, seed=1),
-    "compare": Node("FlowCache_CompareRuns", 4, {"reference": ("plain", 2), "video": ("make", 2),
+    **demo(), "fast": Node("FlowCache_Apply", 1, {"model": ("load", 0), "preset": "fast"}),
+    "plain": sampler(1, "load", "Uncached", length=93, seed=1),
+    "make": sampler(2, "fast", "Accelerated", length=93, seed=1),
+    "compare": Node("FlowCache_CompareRuns", 3, {"reference": ("plain", 2), "video": ("make", 2),
                                                  "reference_report": ("plain", 1), "video_report": ("make", 1)}),
-    **video(4, ("compare", 0), "compared"), "tell": report(5, "make")})
+    **video(3, ("compare", 0), "compared"), "tell": report(4, "make")})
 
 LONG = Graph("3_long_video_in_bounded_memory", {
     "note": note("24 chunks with a KV cache of 6: memory does not grow with the video. Every finished chunk is decoded "
@@ -59,46 +59,46 @@ LONG = Graph("3_long_video_in_bounded_memory", {
                  "and press **Run** again: it goes on behind the last finished chunk and ends with the same "
                  "video.\n\n**Plan Preview** tells steps, model calls, memory and time before anything is sampled: "
                  "bypass the sampler to see it alone."),
-    **demo(), "policy": Node("FlowCache_Policy", 2, {"model": ("load", 0), "preset": "fast"}),
-    "budget": Node("FlowCache_KVBudget", 2, {"model": ("policy", 0), "amount": 6.0, "sink_chunks": 1}),
-    "plan": Node("FlowCache_PlanPreview", 4, {"model": ("budget", 0), "positive": ("yes", 0), "negative": ("no", 0),
+    **demo(), "policy": Node("FlowCache_Policy", 1, {"model": ("load", 0), "preset": "fast"}),
+    "budget": Node("FlowCache_KVBudget", 1, {"model": ("policy", 0), "amount": 6.0, "sink_chunks": 1}),
+    "plan": Node("FlowCache_PlanPreview", 3, {"model": ("budget", 0), "positive": ("yes", 0), "negative": ("no", 0),
                                               "length": 285}),
-    "make": sampler(3, "budget", length=285, seed=1, out_folder="flowcache_long"),
-    **video(4, ("make", 2), "long"), "tell": report(5, "make")})
+    "make": sampler(2, "budget", length=285, seed=1, out_folder="flowcache_long"),
+    **video(3, ("make", 2), "long"), "tell": report(4, "make")})
 
 PROMPTS = Graph("4_prompt_per_chunk", {
     "note": note("The widget *prompts* of the sampler: the first prompt from chunk 0 on, the second from chunk 4 on. "
                  "Its *clip* encodes them, and they take the place of *positive*.\n\nNumbers count chunks of the "
                  "finished video; the last prompt holds to the end."),
-    **demo(), "fast": Node("FlowCache_Apply", 2, {"model": ("load", 0), "preset": "balanced"}),
-    "make": sampler(2, "fast", length=93, seed=1, clip=("load", 1), prompts=f"0: {SQUARE}; 4: {CROSS}"),
-    **video(3, ("make", 2), "prompts"), "tell": report(4, "make")})
+    **demo(), "fast": Node("FlowCache_Apply", 1, {"model": ("load", 0), "preset": "balanced"}),
+    "make": sampler(1, "fast", length=93, seed=1, clip=("load", 1), prompts=f"0: {SQUARE}; 4: {CROSS}"),
+    **video(2, ("make", 2), "prompts"), "tell": report(3, "make")})
 
 EXTENDED = Graph("5_extend", {
     "note": note("A video of 4 chunks, and the same video gone on with for 4 more under another prompt.\n\n**Extend AR "
                  "Video** hands the second sampler what to begin with and how long the whole is. In place of *latents* "
                  "it takes a *folder*: the *out_folder* of an earlier run, finished or stopped."),
     **demo(), "later": Node("CLIPTextEncode", 1, {"clip": ("load", 1), "text": CROSS}, "Prompt of what is added"),
-    "fast": Node("FlowCache_Apply", 2, {"model": ("load", 0), "preset": "balanced"}),
-    "begin": sampler(2, "fast", "The video so far", length=45, seed=1),
-    "more": Node("FlowCache_ExtendARVideo", 3, {"model": ("fast", 0), "latents": ("begin", 0), "added_chunks": 4}),
-    "make": sampler(3, "fast", "Goes on", seed=2, positive=("later", 0), prefix_latents=("more", 0),
+    "fast": Node("FlowCache_Apply", 1, {"model": ("load", 0), "preset": "balanced"}),
+    "begin": sampler(1, "fast", "The video so far", length=45, seed=1),
+    "more": Node("FlowCache_ExtendARVideo", 2, {"model": ("fast", 0), "latents": ("begin", 0), "added_chunks": 4}),
+    "make": sampler(2, "fast", "Goes on", seed=2, positive=("later", 0), prefix_latents=("more", 0),
                     length=("more", 1)),
-    **video(4, ("make", 2), "extended"), "tell": report(5, "make")})
+    **video(3, ("make", 2), "extended"), "tell": report(4, "make")})
 
 CUSTOM = Graph("6_custom_sampling", {
     "note": note("The chunked sampler as a SAMPLER: noise, guider and sigmas come from ComfyUI's own nodes, so that "
                  "guidance variants work, too. The sigmas are those of one chunk.\n\n**FlowCache Policy** stands in "
                  "for a preset where single settings matter."),
-    **demo(), "policy": Node("FlowCache_Policy", 2, {"model": ("load", 0), "policy": "flowcache", "threshold": "0.1",
+    **demo(), "policy": Node("FlowCache_Policy", 1, {"model": ("load", 0), "policy": "flowcache", "threshold": "0.1",
                                                      "warmup_steps": 2, "max_consecutive_skips": 3}),
-    "how": Node("FlowCache_SamplerChunkedAR", 2), "noise": Node("RandomNoise", 2, {"noise_seed": 1}),
-    "guide": Node("CFGGuider", 3, {"model": ("policy", 0), "positive": ("yes", 0), "negative": ("no", 0), "cfg": 3.0}),
-    "levels": Node("BasicScheduler", 3, {"model": ("load", 0), "scheduler": "simple", "steps": 30}),
-    "size": Node("EmptyHunyuanLatentVideo", 3, {"width": 96, "height": 96, "length": 93}),
-    "make": Node("SamplerCustomAdvanced", 4, {"noise": ("noise", 0), "guider": ("guide", 0), "sampler": ("how", 0),
+    "how": Node("FlowCache_SamplerChunkedAR", 1), "noise": Node("RandomNoise", 1, {"noise_seed": 1}),
+    "guide": Node("CFGGuider", 2, {"model": ("policy", 0), "positive": ("yes", 0), "negative": ("no", 0), "cfg": 3.0}),
+    "levels": Node("BasicScheduler", 2, {"model": ("load", 0), "scheduler": "simple", "steps": 30}),
+    "size": Node("EmptyHunyuanLatentVideo", 2, {"width": 96, "height": 96, "length": 93}),
+    "make": Node("SamplerCustomAdvanced", 3, {"noise": ("noise", 0), "guider": ("guide", 0), "sampler": ("how", 0),
                                               "sigmas": ("levels", 0), "latent_image": ("size", 0)}),
-    "decode": Node("VAEDecode", 4, {"samples": ("make", 0), "vae": ("load", 2)}),
-    **video(4, ("decode", 0), "custom")})
+    "decode": Node("VAEDecode", 3, {"samples": ("make", 0), "vae": ("load", 2)}),
+    **video(3, ("decode", 0), "custom")})
 
 DEMO_GRAPHS = (FIRST, COMPARED, LONG, PROMPTS, EXTENDED, CUSTOM)

@@ -19,7 +19,7 @@ def folders(file: str, more: str = "") -> str:
 
 def file(kind: str, folder: str, name: str, **inputs: str) -> Node:
     model = {"name": name, "url": f"{SPLIT}/{folder}/{name}", "directory": folder}
-    return Node(kind, 1, inputs, models=(model,))
+    return Node(kind, 0, inputs, models=(model,))
 
 
 def real(model: Node, prompt: str, negative: str = "") -> dict[str, Node]:
@@ -35,36 +35,36 @@ SKYREELS = Graph("skyreels_v2_df", {
                  "**Plan Preview** tells time and memory before anything is sampled.\n\n**Sparse Attention** pays at "
                  "high resolution and many chunks; bypass it for the exact video. Give *out_folder* a name of its own "
                  "for every video." + folders("SkyReels-V2-DF-1.3B-540P.safetensors")),
-    **real(Node("FlowCache_LoadARVideoModel", 1, {"file": "SkyReels-V2-DF-1.3B-540P.safetensors",
+    **real(Node("FlowCache_LoadARVideoModel", 0, {"file": "SkyReels-V2-DF-1.3B-540P.safetensors",
                                                   "profile": "skyreels-v2-df"}), FOX,
            "blurred, static, low quality, watermark"),
-    "policy": Node("FlowCache_Policy", 2, {"model": ("load", 0), "preset": "balanced"}),
-    "budget": Node("FlowCache_KVBudget", 2, {"model": ("policy", 0), "amount": 6.0, "sink_chunks": 1}),
-    "sparse": Node("FlowCache_SparseAttention", 2, {"model": ("budget", 0)}),
-    "plan": Node("FlowCache_PlanPreview", 4, {"model": ("sparse", 0), "positive": ("yes", 0), "negative": ("no", 0),
+    "policy": Node("FlowCache_Policy", 1, {"model": ("load", 0), "preset": "balanced"}),
+    "budget": Node("FlowCache_KVBudget", 1, {"model": ("policy", 0), "amount": 6.0, "sink_chunks": 1}),
+    "sparse": Node("FlowCache_SparseAttention", 1, {"model": ("budget", 0)}),
+    "plan": Node("FlowCache_PlanPreview", 3, {"model": ("sparse", 0), "positive": ("yes", 0), "negative": ("no", 0),
                                               "length": 97}),
-    "make": sampler(3, "sparse", vae=("vae", 0), seed=1, length=97, out_folder="flowcache_skyreels"),
-    **video(4, ("make", 2), "skyreels", 24.0), "tell": report(5, "make")})
+    "make": sampler(2, "sparse", vae=("vae", 0), seed=1, length=97, out_folder="flowcache_skyreels"),
+    **video(3, ("make", 2), "skyreels", 24.0), "tell": report(4, "make")})
 
 SELF_FORCING = Graph("self_forcing", {
     "note": note("Self-Forcing 1.3B from ComfyUI's own loader; **AR Profile Override** says how it is sampled. (**Load "
                  "AR Video Model** would recognise it, and takes *.pt* files and shards, too.)\n\nFour steps a chunk "
                  "leave next to nothing to skip: here the KV budget is what helps." +
                  folders("self_forcing_dmd.safetensors")),
-    **real(Node("UNETLoader", 1, {"unet_name": "self_forcing_dmd.safetensors"}), BOAT),
-    "profile": Node("FlowCache_ARProfileOverride", 2, {"model": ("load", 0), "profile": "self-forcing"}),
-    "budget": Node("FlowCache_KVBudget", 2, {"model": ("profile", 0), "amount": 8.0, "sink_chunks": 1}),
-    "make": sampler(3, "budget", vae=("vae", 0), seed=1, length=81),
-    **video(4, ("make", 2), "self_forcing"), "tell": report(5, "make")})
+    **real(Node("UNETLoader", 0, {"unet_name": "self_forcing_dmd.safetensors"}), BOAT),
+    "profile": Node("FlowCache_ARProfileOverride", 1, {"model": ("load", 0), "profile": "self-forcing"}),
+    "budget": Node("FlowCache_KVBudget", 1, {"model": ("profile", 0), "amount": 8.0, "sink_chunks": 1}),
+    "make": sampler(2, "budget", vae=("vae", 0), seed=1, length=81),
+    **video(3, ("make", 2), "self_forcing"), "tell": report(4, "make")})
 
 LONGLIVE = Graph("longlive", {
     "note": note("LongLive: a base checkpoint and its LoRA, one minute of video, and a prompt that changes in the "
                  "middle. Its window keeps the KV cache small by itself." +
                  folders("longlive_base.safetensors", "- *loras*: longlive_lora.safetensors\n")),
-    **real(Node("FlowCache_LoadARVideoModel", 1, {"file": "longlive_base.safetensors", "profile": "longlive"}), CLAY),
-    "lora": Node("FlowCache_LoadARLoRA", 2, {"model": ("load", 0), "file": "longlive_lora.safetensors"}),
-    "make": sampler(2, "lora", vae=("vae", 0), seed=1, length=957, clip=("clip", 0), out_folder="flowcache_longlive",
+    **real(Node("FlowCache_LoadARVideoModel", 0, {"file": "longlive_base.safetensors", "profile": "longlive"}), CLAY),
+    "lora": Node("FlowCache_LoadARLoRA", 1, {"model": ("load", 0), "file": "longlive_lora.safetensors"}),
+    "make": sampler(1, "lora", vae=("vae", 0), seed=1, length=957, clip=("clip", 0), out_folder="flowcache_longlive",
                     prompts=f"0: {CLAY}; 40: {BOWL}"),
-    **video(3, ("make", 2), "longlive"), "tell": report(4, "make")})
+    **video(2, ("make", 2), "longlive"), "tell": report(3, "make")})
 
 REAL_GRAPHS = (SKYREELS, SELF_FORCING, LONGLIVE)
