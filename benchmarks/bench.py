@@ -8,8 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-NAMES = ("world", "sweep", "demo", "overhead", "memory", "compression", "merging", "salience", "sparse", "real_size",
-         "figures")
+NAMES = ("world", "demo", "overhead", "memory", "compression", "merging", "salience", "sparse", "real_size", "figures")
 
 
 def main(names: list[str]) -> int:

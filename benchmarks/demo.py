@@ -16,7 +16,7 @@ from flowcache_core.reuse import POLICIES, PREDICTORS
 from flowcache_core.sampling import RunRequest
 
 CHUNKS, BATCH, SPEED_RUNS = 8, 8, 3
-CLIPS, FEW = 64, 16   # for the uncached run and `fast`, and for the other settings
+CLIPS = 64   # for the uncached run and `fast`; a quarter of them for the other settings
 PRESETS = ("quality", "balanced", "fast")
 BOOTSTRAPS = 2000
 
@@ -77,21 +77,22 @@ def speed_rows(bundle: Bundle) -> list[dict[str, Any]]:
              "of_bound": round(base / median(seconds[name]) * share[name], 3)} for name in names]
 
 
-def run() -> dict[str, Any]:
-    bundle, clips = Bundle.load(), scenes(CLIPS, seed=32, held_out=True)
+def run(clips: int = CLIPS) -> dict[str, Any]:
+    bundle, batch = Bundle.load(), scenes(clips, seed=32, held_out=True)
+    few = batch[:max(1, clips // 4)]
     speed = speed_rows(bundle)
-    truth = make(bundle, request(CHUNKS), clips)
+    truth = make(bundle, request(CHUNKS), batch)
     rows = [quality_row("uncached", truth, truth)]
     for name in PRESETS:
-        made = make(bundle, request(CHUNKS, preset=name), clips if name == "fast" else clips[:FEW])
+        made = make(bundle, request(CHUNKS, preset=name), batch if name == "fast" else few)
         rows.append(quality_row(name, made, truth))
         steps = max(2, round(made.share * request(1).plan.num_steps))
-        fewer = make(bundle, request(CHUNKS, steps=steps), clips[:FEW])
+        fewer = make(bundle, request(CHUNKS, steps=steps), few)
         rows.append(quality_row(f"uncached, {steps} steps", fewer, truth))
     for n in (2, 3):
         plain = request(CHUNKS).accelerated(POLICIES.make("every_nth", {"interval": n}), PREDICTORS.make("velocity"))
-        rows.append(quality_row(f"every_nth {n}", make(bundle, plain, clips[:FEW]), truth))
+        rows.append(quality_row(f"every_nth {n}", make(bundle, plain, few), truth))
     frozen = [np.repeat(video[:1], len(video), axis=0) for video in truth.videos]
-    scores = np.array([score_video(v, scene).total for v, scene in zip(frozen, clips, strict=True)])
+    scores = np.array([score_video(v, scene).total for v, scene in zip(frozen, batch, strict=True)])
     rows.append(quality_row("frozen first frame", Made(frozen, scores, 0.0), truth))
     return save("demo", {"chunks": CHUNKS, "speed_runs": SPEED_RUNS, "speed": speed, "quality": rows})

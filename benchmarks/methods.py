@@ -17,7 +17,7 @@ from flowcache_core.reuse import POLICIES, PREDICTORS
 from flowcache_core.reuse.schedules import Schedule
 from flowcache_core.scheduling import Planner, even, refined
 
-LEARN_CHUNKS, LEARN_VIDEOS, LEARN_SEED, PROBES = 4, 4, 91, 6
+LEARN_CHUNKS, LEARN_VIDEOS, LEARN_SEED = 4, 4, 91
 REAL_RUNS = 12
 SHARES = (0.5, 0.36, 0.26)   # of stream steps, for learned schedules
 
@@ -50,7 +50,7 @@ class Learned:
     def __init__(self, folder: Path) -> None:
         self._folder, self._plain, self._truth = folder, {}, {}
 
-    def errors(self, bundle: Bundle, steps: int, predictor: Any, gains: bool) -> Errors:
+    def errors(self, bundle: Bundle, steps: int, predictor: Any) -> Errors:
         wanted = request(LEARN_CHUNKS, steps=steps)
         if steps not in self._plain:
             velocity, settings = PREDICTORS.make("velocity"), wanted.settings()
@@ -59,9 +59,8 @@ class Learned:
                 return self.run(bundle, steps, policy, velocity)
 
             self._plain[steps] = learn_errors(run, 1, settings.table.sigmas, settings.streams, settings.guide.strength,
-                                              velocity, PROBES)
-        found = replace(self._plain[steps], reach=reach_of(predictor))
-        return found if gains else replace(found, gains=found.gains * 0 + 1)
+                                              velocity)
+        return replace(self._plain[steps], reach=reach_of(predictor))
 
     def run(self, bundle: Bundle, steps: int, policy: Any, predictor: Any) -> torch.Tensor:
         """Latents of the videos that are learned from."""
@@ -92,13 +91,12 @@ class Learned:
             return {"policy": POLICIES.make("magcache", words), "predictor": PREDICTORS.make("residual")}
         return Method("magcache", f"threshold {threshold:g}", build)
 
-    def method(self, name: str, share: float, predictor: str, derives: bool, gains: bool = False,
-               refine: bool = False) -> Method:
+    def method(self, name: str, share: float, predictor: str, derives: bool, refine: bool = False) -> Method:
         def build(bundle: Bundle, steps: int) -> dict[str, Any]:
             chosen, settings = PREDICTORS.make(predictor), request(1, steps=steps).settings()
-            path = self._folder / f"schedule-{predictor}-{share:g}-{derives:d}{gains:d}{refine:d}-{steps}.json"
+            path = self._folder / f"schedule-{predictor}-{share:g}-{derives:d}{refine:d}-{steps}.json"
             if not path.is_file():
-                errors, prints = self.errors(bundle, steps, chosen, gains), fingerprint(bundle.backbone)
+                errors, prints = self.errors(bundle, steps, chosen), fingerprint(bundle.backbone)
 
                 def schedule_of(actions: str, error: float = 0.0) -> Schedule:
                     return Schedule(actions, settings.table.sigmas, settings.streams, settings.guide.strength,

@@ -80,13 +80,6 @@ def event(result: dict[str, Any]) -> Rows:
              "compression s": r["compression_seconds"], "one attention s": r["attention_seconds"]}]
 
 
-def sweep(result: dict[str, Any]) -> Rows:
-    return [{"policy": r["policy"], "signal": r.get("distance_signal", "-"),
-             "setting": r.get("threshold", r.get("interval")), "predictor": r["predictor"],
-             "computed share": r["computed_share"], "PSNR dB ↑": r["psnr_db"], "worst PSNR dB": r["worst_psnr_db"]}
-            for r in result["rows"]]
-
-
 def real_size(result: dict[str, Any]) -> Rows:
     return [{"model": case["case"], "setting": r["setting"], "computed share": r["computed_share"],
              "seconds": r["seconds"], "against uncached ↑": r.get("against_uncached"),
@@ -133,7 +126,7 @@ def ablation(result: dict[str, Any]) -> Rows:
 
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Rows]]] = {
     "speed": ("demo", speed), "quality": ("demo", quality), "world": ("world", world), "skip": ("overhead", skip),
-    "hooks": ("overhead", hooks), "memory": ("memory", memory), "sweep": ("sweep", sweep),
+    "hooks": ("overhead", hooks), "memory": ("memory", memory),
     "real_size": ("real_size", real_size), "real_passes": ("real_size", real_passes),
     "real_memory": ("real_size", real_memory), "reduced_size": ("real_size_reduced", real_size),
     "reduced_passes": ("real_size_reduced", real_passes), "compression": ("compression", compression),
