@@ -1,7 +1,7 @@
 """What the Chunked AR Sampler node does with its inputs."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +15,16 @@ import torch
 from torch import Tensor
 
 from ..flowcache_core.per_chunk import parse_prompts
+from ..flowcache_core.plan import Window
 from ..flowcache_core.profiles import Profile
 from ..flowcache_core.trace import Trace
 from .bridge.chunked import ChunkedSampler
 from .bridge.keeping import collector
 from .bridge.listening import Frames
 from .bridge.outer import attach
-from .bridge.run import AS_PROFILED, GIVEN, ChunkRequest, levels, profile_of, split
+from .bridge.run import AS_PROFILED, GIVEN, ChunkRequest, levels, profile_of
 from .bridge.template import template_of
+from .bridge.windowed import WindowFrames, first_chunks, run_windows, windows_of
 
 logger = logging.getLogger(__name__)
 
@@ -80,20 +82,46 @@ def sample(model: Any, positive: list, negative: list, asked: Asked, words: Call
     guider.set_conds(positive, negative)
     guider.set_cfg(asked.cfg or profile.guidance)
     noise, seed = start_noise(asked, {**latent, "samples": start})
-    frames = None if asked.vae is None else Frames(asked.vae, model)
-    listener = collector(folder_paths.get_output_directory(), asked.out_folder, asked.resume_from, frames, words)
+
+    def part(request: ChunkRequest, listener: Any, frames: slice = slice(None)) -> Tensor:
+        made = guider.sample(noise[:, :, frames], start[:, :, frames], ChunkedSampler(request, lambda: listener),
+                             sigmas, denoise_mask=latent.get("noise_mask"),
+                             callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
+                             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=seed)
+        return made.to(comfy.model_management.intermediate_device())
+
+    windows = windows_of(profile, asked.schedule, asked.chunk_frames, start.shape[2])
+    frames = frames_of(profile, asked, windows, model)
     try:
-        samples = guider.sample(noise, start, ChunkedSampler(request, lambda: listener), sigmas,
-                                denoise_mask=latent.get("noise_mask"),
-                                callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
-                                disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=seed)
-        samples = samples.to(comfy.model_management.intermediate_device())
+        if len(windows) > 1:
+            samples, trace = run_windows(windows, profile, request, frames, model, words,
+                                         lambda p: part(p.request, p.listener, p.frames))
+        else:
+            listener = collector(folder_paths.get_output_directory(), asked.out_folder, asked.resume_from, frames,
+                                 words)
+            samples = part(request, listener)
+            trace = listener.trace
         images = None if frames is None else frames.images()
     finally:
         if frames is not None:
             frames.close()
     kept = {key: value for key, value in latent.items() if key != "noise_mask"}
-    return Sampled({**kept, "samples": samples}, listener.trace, images)
+    return Sampled({**kept, "samples": samples}, trace, images)
+
+
+def frames_of(profile: Profile, asked: Asked, windows: Sequence[Window], model: Any) -> Frames | None:
+    """What decodes chunks. Raises ValueError for windows without a VAE, or windows that are to be kept in a folder."""
+    if len(windows) == 1:
+        return None if asked.vae is None else Frames(asked.vae, model)
+    told = (f"a video of {windows[-1].stop} latent frames with {profile.title}, which sees {profile.base_frames} at a "
+            "time")
+    if asked.vae is None:
+        raise ValueError(f"{told}: connect vae, through which each window begins with the end of the one before, or "
+                         "set schedule to rolling, whose window moves along")
+    if asked.out_folder.strip() or asked.resume_from.strip():
+        raise ValueError(f"{told}, kept in a folder: windows are not kept by this node; empty out_folder and "
+                         "resume_from, or set schedule to rolling")
+    return WindowFrames(asked.vae, model, profile, windows)
 
 
 def empty_latent(profile: Profile, asked: Asked) -> Tensor:
@@ -116,7 +144,8 @@ def request_of(profile: Profile, asked: Asked, frames: int) -> ChunkRequest:
     if not own_levels and (asked.steps or asked.shift):
         raise ValueError("sigmas together with steps or shift: the sigmas say both; set steps and shift to 0, or leave "
                          "sigmas open")
-    chunks = len(split(profile, asked.chunk_frames, frames))
+    windows = windows_of(profile, asked.schedule, asked.chunk_frames, frames)
+    chunks = first_chunks(profile, asked.chunk_frames, windows)[-1]
     return ChunkRequest(
         steps=(asked.steps or profile.steps) if own_levels else None, shift=asked.shift or None,
         chunk_frames=asked.chunk_frames, ar_step=asked.ar_step, plan=asked.schedule,

@@ -32,7 +32,7 @@ class ChunkRequest:
     steps, shift: of the profile's own levels, or steps None: the levels that the sampler is handed. noise: a rule's
     name, or "given": the noise that the sampler is handed. prompts: conditionings by the chunk at which they begin.
     prefix: latents `(B, C, F, h, w)`, as the host scales them, that the video begins with; start_image, end_image:
-    `(1, H, W, 3)`, that it begins with, or ends before, encoded by vae.
+    `(1, H, W, 3)`, that it begins with, or ends before, encoded by vae. first_chunk, video_chunks: see `RunSettings`.
     """
 
     steps: int | None = None
@@ -47,6 +47,8 @@ class ChunkRequest:
     start_image: Tensor | None = None
     end_image: Tensor | None = None
     vae: Any = None
+    first_chunk: int = 0
+    video_chunks: int | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ def build_plan(profile: Profile, request: ChunkRequest, frames: int, steps: int)
         return dense(frames, frames, steps)   # nothing to look back to, so nothing to cache
     if request.plan == AS_PROFILED and profile.base_frames is not None and frames > profile.base_frames:
         raise ValueError(f"a video of {frames} latent frames with {profile.title}, which sees {profile.base_frames} "
-                         "at a time: set schedule to rolling, whose window moves along, or make the video shorter")
+                         "at a time: set schedule to rolling, whose window moves along, or use the Chunked "
+                         "AR Sampler with schedule profile and its vae connected, which joins windows")
     made = plan_request(profile, frames, **_order(profile, request), chunk_frames=chunk, steps=steps,
                         ar_step=None if request.ar_step < 0 else request.ar_step)
     switches = tuple(sorted(c for c in request.prompts if c)) if profile.recache and made.name == "sequential" else ()
@@ -174,7 +177,8 @@ def asked(guider: Any, options: dict[str, Any], request: ChunkRequest, handed: T
         first_table=first_table(profile, plan, request.shift or profile.shift), solver=SOLVERS.make(solver),
         policy=template.policy, predictor=template.predictor, budget=template.budget, compression=template.compression,
         noise_rule=NOISE_RULES.make(rule), context_timestep=profile.context_timestep,
-        given_noise=profile.addnoise, sparse=template.sparse,
+        given_noise=profile.addnoise, sparse=template.sparse, first_chunk=request.first_chunk,
+        video_chunks=request.video_chunks,
         kv_dtype=None if template.kv_dtype == "auto" else KV_DTYPES[template.kv_dtype], kv_device=template.kv_device)
 
 

@@ -43,6 +43,8 @@ class VaeStream:
 
     def _decode(self, z: Tensor) -> Tensor:
         vae = self._vae
+        if not z.shape[2]:
+            return torch.empty(z.shape[0], 0, 8 * z.shape[3], 8 * z.shape[4], 3)
         load_models_gpu([vae.patcher], memory_required=vae.memory_used_decode(z.shape, vae.vae_dtype))
         parts: list[Tensor] = []
         x = vae.first_stage_model.conv2(z.to(device=vae.device, dtype=vae.vae_dtype))
@@ -52,8 +54,6 @@ class VaeStream:
             parts += out if isinstance(out, list) else [out]
             x, self._begun = x[:, :, size:], True
         load_models_gpu([self._model])   # making room for the VAE may have pushed it out
-        if not parts:
-            return torch.empty(z.shape[0], 0, 8 * z.shape[3], 8 * z.shape[4], 3)
         pixels = torch.cat(parts, dim=2).to(vae.output_device).float()
         return vae.process_output(pixels).movedim(1, -1)
 
