@@ -107,8 +107,9 @@ class RunFolder:
             notes = [f"{fault}; going on from {path.name}, which is older" for fault in faults]
             return state, finished, notes
         if faults or read_manifest(self.path)["state"]:
-            raise ValueError(f"{'; '.join(faults) or f'{self.path} has no run state'}: go on from the finished chunks "
-                             f"with --resume {self.path} --state none, which makes their keys again")
+            raise ValueError(f"{'; '.join(faults) or f'{self.path} has no run state'}: make the keys of the finished "
+                             "chunks again, in ComfyUI with Extend AR Video and this folder, on the command line with "
+                             f"--resume {self.path} --state none")
         return None, {chunk: self.load_chunk(chunk) for chunk in range(self.given)}, []
 
     def load_chunk(self, chunk: int) -> Tensor:
@@ -138,7 +139,9 @@ def read_manifest(path: Path) -> Mapping[str, Any]:
             raise ValueError(f"schema {data['schema']!r}, expected {SCHEMA!r}")
         return data
     except OSError as error:
-        raise ValueError(f"{path} holds no run ({MANIFEST}: {error.strerror or error}): give the folder that --out "
-                         "named (runs in several windows keep no state)") from error
+        raise ValueError(f"{path} holds no run ({MANIFEST}: {error.strerror or error}): give the folder in which a "
+                         "run was kept: out_folder in ComfyUI, --out on the command line (runs in several windows "
+                         "keep no state)") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path / MANIFEST} cannot be read ({error}): give the folder that --out named") from error
+        raise ValueError(f"{path / MANIFEST} cannot be read ({error}): give the folder in which a run was "
+                         "kept: out_folder in ComfyUI, --out on the command line") from error
