@@ -68,3 +68,12 @@ def test_pack_loads_without_the_host(root: Path, pack: ModuleType) -> None:
     assert inspect.iscoroutinefunction(pack.comfy_entrypoint)
     assert (root / pack.WEB_DIRECTORY / "docs").is_dir()
     assert not hasattr(pack, "NODE_CLASS_MAPPINGS")   # beside it, ComfyUI would not look at the entry point
+
+
+def test_the_registry_gets_what_comfyui_loads_and_no_more(root: Path) -> None:
+    left_out = (root / ".comfyignore").read_text(encoding="utf-8").split()
+    kept = {path.name for path in root.iterdir() if not path.name.startswith(".")
+            and not {path.name, f"{path.name}/"} & set(left_out)} - {"out", "runs", "__pycache__"}
+    assert kept == {"__init__.py", "nodes", "flowcache_core", "workflows", "subgraphs", "web", "locales",
+                    "pyproject.toml", "requirements.txt", "README.md", "CHANGELOG.md", "LICENSE"}
+    assert all(any(root.glob(entry)) for entry in left_out)
