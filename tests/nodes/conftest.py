@@ -19,10 +19,15 @@ if CHECKOUT:
     host.start(Path(CHECKOUT), Path(BASE.name))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker("comfy")
+    if "browser" not in config.option.markexpr:
+        shown = [item for item in items if item.get_closest_marker("browser")]
+        items[:] = [item for item in items if item not in shown]
+        if shown:
+            config.hook.pytest_deselected(items=shown)
 
 
 @pytest.fixture(scope="session")
