@@ -5,7 +5,6 @@ import re
 from dataclasses import replace
 
 from ..per_chunk import parse_prompts
-from ..plan import ChunkPlan
 from ..profiles import Profile, profile_names
 from ..reuse import POLICIES, PREDICTORS
 from ..sampling import PLANS, SCHEDULES, PlanRequest, RunRequest, plan_request
@@ -106,10 +105,6 @@ def build_schedule(args: argparse.Namespace, profile: Profile) -> PlanRequest:
     return plan_request(profile, frames, args.schedule, plan=args.plan, chunk_frames=args.chunk_frames,
                         steps=args.steps, ar_step=args.ar_step, commit=False if args.no_commit else None,
                         window=args.window, history=args.history, sink=args.history_sink)
-
-
-def build_plan(args: argparse.Namespace, profile: Profile) -> ChunkPlan:
-    return build_schedule(args, profile).build()
 
 
 def build_request(args: argparse.Namespace) -> RunRequest:

@@ -1,11 +1,16 @@
 """`plan`: the schedule as text and picture, before anything is sampled."""
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..plan import ChunkPlan
-from .arguments import add_plan_options, add_reuse_options, build_plan
+from ..plan import ChunkPlan, Window, outer_windows
+from ..profiles import Profile
+from ..sampling import latents_for
+from ..sampling.schedule import PlanRequest
+from .arguments import add_plan_options, add_reuse_options, build_schedule
 from .model_options import add_model_options, choose_profile, load_backbone
 
 
@@ -20,25 +25,62 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
+    import numpy as np
+
     from ..report import plan_picture, plan_text
     from ..video import write_png
 
-    plan = build_plan(args, choose_profile(args))
-    print(plan_text(plan))
+    profile = choose_profile(args)
+    schedule = build_schedule(args, profile)
+    windows = planned_windows(profile, schedule)
+    plans = [window_plan(schedule, window) for window in windows]
+    chunks = sum(len(p.chunks) - (p.prefix_chunks if n else 0) for n, p in enumerate(plans))
+    if len(plans) > 1:
+        print(f"{chunks} chunks in {len(plans)} windows of at most {profile.base_frames} latent frames, one after the "
+              f"other\n\n{window_table(profile, windows, plans)}")
+    different = [n for n, plan in enumerate(plans) if plan not in plans[:n]]
+    for n in different:
+        print(plan_text(plans[n]) if len(plans) == 1 else f"\nwindow {n + 1}: {plan_text(plans[n])}")
     share = None
     if args.preset or args.policy or args.threshold or args.settings:
-        text, share = foreseen(args, plan)
-        print(f"\n{text}")
+        text, share = foreseen(args, plans[0], chunks)
+        print(f"\n{text}" if len(plans) == 1 else f"\ndecisions of window 1:\n{text}")
     if args.out is not None:
-        write_png(args.out, plan_picture(plan))
-    return {"plan": plan.name, "chunks": len(plan.chunks), "latent_frames": plan.frames, "rows": len(plan.rows),
-            "passes": sum(1 for _ in plan.passes()), "chunk_steps": plan.chunk_steps(),
-            "most_in_flight": plan.most_in_flight(), "foreseen_share": share,
+        write_png(args.out, np.concatenate([plan_picture(plans[n]) for n in different]))
+    return {"plan": plans[0].name, "chunks": chunks, "latent_frames": windows[-1].stop,
+            "windows": [[w.start, w.frames, w.prefix] for w in windows], "rows": sum(len(p.rows) for p in plans),
+            "passes": sum(len(list(p.passes())) for p in plans), "chunk_steps": sum(p.chunk_steps() for p in plans),
+            "most_in_flight": max(p.most_in_flight() for p in plans), "foreseen_share": share,
             "picture": str(args.out) if args.out else None}
 
 
-def foreseen(args: argparse.Namespace, plan: ChunkPlan) -> tuple[str, float]:
-    """What the policy will decide in every chunk, and the share of steps that it computes."""
+def planned_windows(profile: Profile, schedule: PlanRequest) -> tuple[Window, ...]:
+    """The outer windows in which `generate` makes the video; one where the model sees it whole."""
+    if profile.base_frames is None or schedule.base_chunks is not None:
+        return (Window(0, schedule.frames, 0),)
+    overlap = latents_for(profile.overlap_pixel_frames) if profile.overlap_pixel_frames else 0
+    return outer_windows(schedule.frames, profile.base_frames, overlap, schedule.chunk_frames)
+
+
+def window_plan(schedule: PlanRequest, window: Window) -> ChunkPlan:
+    return replace(schedule, frames=window.frames, prefix_chunks=window.prefix // schedule.chunk_frames).build()
+
+
+def window_table(profile: Profile, windows: Sequence[Window], plans: Sequence[ChunkPlan]) -> str:
+    """What every window takes, and all of them together. Model calls: one a pass and stream, none skipped."""
+    from ..report import comparison_table
+
+    streams = 1 if profile.guidance == 1 else 2
+    rows = [{"window": n + 1, "latent frames": f"{w.start}-{w.stop - 1}", "repeated": w.prefix, "rows": len(p.rows),
+             "passes": len(list(p.passes()))} for n, (w, p) in enumerate(zip(windows, plans, strict=True))]
+    rows.append({"window": "all", "latent frames": f"0-{windows[-1].stop - 1}",
+                 **{name: sum(row[name] for row in rows) for name in ("repeated", "rows", "passes")}})
+    return comparison_table([{**row, "model calls": streams * row["passes"]} for row in rows])
+
+
+def foreseen(args: argparse.Namespace, plan: ChunkPlan, chunks: int) -> tuple[str, float]:
+    """What the policy will decide in every chunk of the plan, and the share of steps that it computes. chunks: of the
+    whole video."""
     from ..fingerprint import fingerprint, same_network
     from ..foresight import FORESEEN_STREAM, foresee
     from ..profiles.schedule import step_table
@@ -49,7 +91,7 @@ def foreseen(args: argparse.Namespace, plan: ChunkPlan) -> tuple[str, float]:
     profile = choose_profile(args)
     chosen = choose_reuse(profile, args.preset, args.policy, args.threshold, args.settings, args.predictor)
     policy, predictor = chosen.policy, chosen.predictor
-    policy.check(len(plan.chunks))
+    policy.check(chunks)
     table = step_table(profile, plan.num_steps, profile.shift if args.shift is None else args.shift)
     model = load_backbone(args, profile, plan.num_steps)
     policy.check_run(RunFacts(len(plan.chunks), table.sigmas, model.sizes.layers, (FORESEEN_STREAM,), predictor.name,
