@@ -12,7 +12,7 @@ NOTE = "MarkdownNote"
 TITLE = 30   # pixels that a node's title stands above it
 LONG = "3_long_video_in_bounded_memory"
 OF_FILES = {"file", "clip_name", "vae_name", "unet_name"}   # inputs that name what no test has
-PICTURE_LIMIT = 40_000   # bytes
+PICTURE_LIMIT = 25_000   # bytes
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,13 @@ def test_every_file_is_what_its_description_makes(build, host_nodes, version):
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
         assert path.read_text(encoding="utf-8") == text, f"{path.name} is stale: run this test with FLOWCACHE_WRITE=1"
+
+
+def test_every_template_has_its_picture(root):
+    pictures = {path.stem: path.read_bytes() for path in (root / "workflows").glob("*.jpg")}
+    assert sorted(pictures) == names(root), "make pictures with: FLOWCACHE_WRITE=1 python3 dev.py test -m browser"
+    for name, data in pictures.items():
+        assert data[:2] == b"\xff\xd8" and len(data) <= PICTURE_LIMIT, name
 
 
 def test_no_file_is_left_without_a_description(build, root):
