@@ -134,7 +134,7 @@ def test_ksampler_with_a_policy_samples_the_whole_video(queue, base, policy, thr
     assert not torch.equal(skipped, saved(queue, base, prompt))
 
 
-def test_sampler_for_custom_sampling_is_the_all_in_one(queue, base):
+def test_sampler_for_custom_sampling_is_the_all_in_one(queue, base, pack, monkeypatch):
     prompt = graph(noise_rule="given", steps=0)
     prompt |= {"levels": node("ManualSigmas", sigmas="1.0, 0.8, 0.5, 0.0"),
                "how": node("FlowCache_SamplerChunkedAR", chunk_frames=0, schedule="profile", ar_step=-1,
@@ -147,6 +147,27 @@ def test_sampler_for_custom_sampling_is_the_all_in_one(queue, base):
     prompt["make"] = node("SamplerCustomAdvanced", noise=["noise", 0], guider=["guide", 0], sampler=["how", 0],
                           sigmas=["levels", 0], latent_image=["size", 0])
     assert torch.equal(saved(queue, base, prompt), one)
+    stop_at(monkeypatch, pack, 0)
+    prompt["noise"]["inputs"]["noise_seed"] = 4
+    with pytest.raises(host.PromptFailed, match="interrupted"):
+        saved(queue, base, prompt)
+    monkeypatch.undo()
+    prompt["noise"]["inputs"]["noise_seed"] = 3
+    assert torch.equal(saved(host.Queue(), base, prompt), one), "an interrupted run left something behind"
+
+
+def stop_at(monkeypatch, pack, chunk: int) -> None:
+    """Interrupts the host when this chunk is finished."""
+    import comfy.model_management
+
+    monkeypatch.setattr(tiny.bridge(pack, "listening").Listener, "chunk", lambda self, number, latent: number == chunk
+                        and comfy.model_management.interrupt_current_processing(True))
+
+
+def test_without_the_hosts_output_cache_nothing_changes(queue, base):
+    none = host.Queue("NONE")
+    expected = saved(queue, base, graph(steps=2, length=9))
+    assert all(torch.equal(saved(none, base, graph(steps=2, length=9)), expected) for _ in range(2))
 
 
 def test_shift_of_another_node_is_told_to_do_nothing(queue, base, caplog):
