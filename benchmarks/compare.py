@@ -102,9 +102,9 @@ def figures(videos: Sequence[np.ndarray], truth: Sequence[np.ndarray], clips: Se
     """What is told of a run: means over its videos, sums over its batches."""
     quality = [psnr(v, t) for v, t in zip(videos, truth, strict=True)]
     exact = all(np.isinf(quality))
-    flops, whole = (sum(s[name] for s in summaries) for name in ("flops", "whole_flops"))
+    flops = sum(s["flops"] for s in summaries)
     return {"computed_share": round(float(np.mean([s["computed_share"] for s in summaries])), 4),
-            "flops_tera": round(flops / 1e12, 4), "flops_share": round(flops / whole, 4) if whole else None,
+            "flops_tera": round(flops / 1e12, 6),
             "kv_peak_mb": round(max(s["kv_peak_bytes"] for s in summaries) / 1e6, 2),
             "kv_peak_tokens": max(s["kv_peak_tokens"] for s in summaries),
             "psnr_db": None if exact else round(float(np.mean([q for q in quality if np.isfinite(q)])), 2),
@@ -148,9 +148,10 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
             for method in methods:
                 (comparison.folder / f"{method.key}.json").unlink(missing_ok=True)
         rows = [comparison.row(method) for method in methods]
-        base = rows[0]["seconds"]
+        base, whole = rows[0]["seconds"], rows[0]["flops_tera"]
         result[name] = {"chunks": group.chunks, "videos": group.videos, "steps": group.steps,
-                        "rows": [{**row, "speedup": round(base / row["seconds"], 3)} for row in rows]}
+                        "rows": [{**row, "speedup": round(base / row["seconds"], 3),
+                                  "flops_share": round(row["flops_tera"] / whole, 4)} for row in rows]}
     return result
 
 

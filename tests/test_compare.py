@@ -59,7 +59,7 @@ def row(method, share, psnr, speedup=None):
 def test_equal_quality_is_read_between_the_points_that_bracket_it(curves):
     rows = [row("baseline", 1.0, None), row("flowcache", 0.5, 34.0), row("flowcache", 0.25, 30.0),
             row("ours", 0.4, 36.0), row("ours", 0.1, 28.0), row("far", 0.5, 20.0)]
-    table = {entry["method"]: entry for entry in curves.equal_quality(rows)}
+    table = {entry["method"]: entry for entry in curves.equal_quality(rows, (30.0, 34.0))}
     assert set(table) == {"flowcache", "ours", "far"}
     assert table["flowcache"]["1 / FLOP share at 34 dB"] == 2 and table["flowcache"]["1 / FLOP share at 30 dB"] == 4
     assert table["ours"]["1 / FLOP share at 34 dB"] == pytest.approx(2.5 * 4 ** 0.25, abs=0.01)

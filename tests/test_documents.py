@@ -14,7 +14,9 @@ from flowcache_core.cli import build_parser
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md",
          *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "web" / "docs").glob("*.md"))]
-OTHER_TOOLS = {"--golden", "--reduced", "--clips", "--lowvram"}   # of pytest, of the benchmarks, of ComfyUI
+OTHER_TOOLS = {"--golden", "--reduced", "--clips", "--group", "--videos",   # of pytest and of the benchmarks
+               "--lowvram", "--base-directory", "--cpu", "--disable-auto-launch", "--front-end-root", "--listen",
+               "--port", "--preview-method", "--host", "--json", "--wait", "--workflow"}   # of ComfyUI and of comfy-cli
 
 
 @pytest.fixture(scope="module")
