@@ -21,7 +21,7 @@ def pass_seconds(run: Generation) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {"compute": [], "reuse": []}
     for p in run.trace.passes[1:]:
         if p.lanes:
-            seconds[p.lanes[0].decision].append(p.seconds)
+            seconds["compute" if p.lanes[0].decision == "compute" else "reuse"].append(p.seconds)
     return seconds
 
 

@@ -15,7 +15,7 @@ from .model_options import DEFAULT_PROFILE, add_model_options, choose_profile
 from .request import choose_reuse
 from .sparse_options import add_sparse_options, build_sparse
 
-PROMPT = "a red circle moving right quickly and a blue square moving up slowly"
+PROMPT = "a red circle moving right quickly in the second lane behind a wall"
 PIXELS = 8   # a latent pixel covers 8 x 8 pixels of the Wan2.1 codec
 
 
