@@ -17,20 +17,21 @@ from .backbones.backbone import Backbone
 from .composition import check_composition
 from .deciding import Deciding
 from .fingerprint import fingerprint, same_network
-from .flops import FlopCounter, architecture_of
+from .flops import FlopCounter
 from .guidance import COND, UNCOND
 from .lanes import Lane, Lanes
 from .latent_video import Given, LatentVideo
 from .outcomes import tell
 from .pass_hooks import PassHooks, RowKey
 from .plan.chunk_plan import ChunkPlan, Pass
+from .recording import Cost, PassRecorder
 from .reuse.contract import Decision, RunFacts
 from .reuse.predictors import Span
 from .run_cache import RunCache
-from .run_settings import CONTEXT, RunSettings, Texts, check_plan, checked_texts
+from .run_settings import RunSettings, Texts, check_plan, checked_texts, text_of
 from .run_state import RunState
 from .signal_source import SignalSource
-from .trace import LaneRecord, PassRecord, Trace
+from .trace import Trace
 
 __all__ = ["COND", "UNCOND", "Generation", "Given", "Progress", "RunSettings"]
 
@@ -43,25 +44,6 @@ class Progress:
     total: int
     last: Pass
     decisions: dict[Lane, Decision]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a pass cost: see `PassRecord`."""
-
-    seconds: float = 0.0
-    hook_seconds: float = 0.0
-    kv_seconds: float = 0.0
-    compress_seconds: float = 0.0
-    calls: int = 0
-    keys: int = 0
-    flops: int = 0
-
-    def plus(self, hooks: PassHooks) -> "Cost":
-        return Cost(self.seconds, self.hook_seconds + hooks.watch.hooks,
-                    self.kv_seconds + hooks.kv_watch.hooks - hooks.compress_seconds,
-                    self.compress_seconds + hooks.compress_seconds, self.calls + hooks.computed_rows,
-                    max(self.keys, hooks.keys_seen), self.flops + hooks.flops.total)
 
 
 class Generation:
@@ -91,6 +73,7 @@ class Generation:
         self.video = LatentVideo(plan, settings, backbone, given)
         self._signals = SignalSource(settings.policy.signal, backbone, self.video, self._lanes)
         self._deciding = Deciding(self._lanes, self.video, self._signals, self._tokens, self._video_chunks)
+        self._recorder = PassRecorder(self._deciding, self.cache, self._texts, backbone.sizes, self._tokens)
         self._held: dict[int, tuple[Pass, dict[Lane, Decision], dict[str, Tensor]]] = {}
         self._closed, self._row = False, 0
         self._clean: Tensor | None = None   # of the pass at hand, where a host guides
@@ -210,7 +193,8 @@ class Generation:
             self._lanes.note_differences(self.streams[0])
             self._step(number, p, decisions, velocities)
             self._lanes.end_pass()
-        self._record(number, p, decisions, replace(cost, seconds=time.perf_counter() - begin))
+        cost = replace(cost, seconds=time.perf_counter() - begin)
+        self.trace.passes.append(self._recorder.record(number, p, decisions, cost))
         return decisions
 
     def _forward(self, number: int, p: Pass, decisions: dict[Lane, Decision],
@@ -297,33 +281,8 @@ class Generation:
     def _call(self, number: int, p: Pass, rows: Sequence[RowKey], hooks: PassHooks) -> Tensor:
         latent, timesteps = self.video.inputs(p, number)
         timestep = torch.tensor(timesteps, device=latent.device).expand(len(rows), -1)
-        told = p.chunks[0] if p.prompt is None else p.prompt
-        swapped = p.kind == "commit" and CONTEXT in self._texts
-        text = torch.stack([self._texts[CONTEXT if swapped else stream][told][item] for stream, item in rows])
+        text = torch.stack([text_of(self._texts, p, stream)[item] for stream, item in rows])
         places = self.plan.frame_index(p)
         if self.settings.guide.from_start(rows[0][0]):
             places = tuple(range(len(places)))
         return self.backbone(latent[[item for _, item in rows]], timestep, text, places, hooks)
-
-    def _record(self, number: int, p: Pass, decisions: dict[Lane, Decision], cost: Cost) -> None:
-        steps, first, layers = dict(p.moves), self.settings.first_chunk, self.backbone.sizes.layers
-        lanes = tuple(LaneRecord(lane.chunk + first, steps[lane.chunk], lane.stream, lane.item, d.kind.value, d.reason,
-                                 d.distance, d.value, d.limit, d.share(self._deciding.tokens(lane.chunk), layers))
-                      for lane, d in decisions.items())
-        chunks = tuple(c + first for c in p.chunks if c not in p.still)
-        self.trace.passes.append(PassRecord(number, p.kind, chunks, tuple(steps.values()), cost.seconds,
-                                            cost.hook_seconds, cost.calls, *self.cache.held(), lanes, cost.keys,
-                                            cost.kv_seconds, cost.compress_seconds, cost.flops,
-                                            self._whole_flops(p)))
-
-    def _whole_flops(self, p: Pass) -> int:
-        """FLOPs of the pass had every row of it been computed densely; 0 where they are not known."""
-        tokens, past = sum(self.plan.chunks[c].frames for c in p.chunks) * self._tokens, self.cache.readable(p)
-        told, total = p.chunks[0] if p.prompt is None else p.prompt, 0
-        for stream in self._deciding.streams(p):
-            swapped = p.kind == "commit" and CONTEXT in self._texts
-            text = self._texts[CONTEXT if swapped else stream][told].shape[1]
-            architecture = architecture_of(self.backbone.sizes, text)
-            seen = tokens + (past if self.settings.guide.cache_of(stream) is not None else 0)
-            total += architecture.forward(tokens, seen) if architecture else 0
-        return self.settings.items * total

@@ -10,7 +10,7 @@ from torch import Tensor
 from .attention import SparseAttention
 from .guidance import ClassifierFree, Guidance
 from .kv import Compression, KVBudget
-from .plan.chunk_plan import ChunkPlan
+from .plan.chunk_plan import ChunkPlan, Pass
 from .reuse.contract import ReusePolicy
 from .reuse.policies.off import Off
 from .reuse.predictors import Predictor, Velocity
@@ -101,6 +101,12 @@ def checked_texts(texts: Texts, plan: ChunkPlan, settings: RunSettings) -> dict[
             raise ValueError(f"texts of {' and '.join(map(str, lengths))} tokens for chunk {chunk}: streams in one "
                              "call need one length; pad them, or switch batch_streams off")
     return checked
+
+
+def text_of(texts: Texts, p: Pass, stream: str) -> Tensor:
+    """The prompt `(items, L, D)` that a pass is told in a stream."""
+    swapped = p.kind == "commit" and CONTEXT in texts
+    return texts[CONTEXT if swapped else stream][p.chunks[0] if p.prompt is None else p.prompt]
 
 
 def _stream_texts(stream: str, texts: Texts, plan: ChunkPlan, settings: RunSettings) -> list[Tensor]:
