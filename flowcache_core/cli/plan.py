@@ -6,10 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..plan import ChunkPlan, Window, outer_windows
+from ..plan import ChunkPlan, Window
 from ..profiles import Profile
-from ..sampling import latents_for
-from ..sampling.schedule import PlanRequest
+from ..sampling import PlanRequest, profile_windows
 from .arguments import add_plan_options, add_reuse_options, build_schedule
 from .model_options import add_model_options, choose_profile, load_backbone
 
@@ -56,10 +55,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def planned_windows(profile: Profile, schedule: PlanRequest) -> tuple[Window, ...]:
     """The outer windows in which `generate` makes the video; one where the model sees it whole."""
-    if profile.base_frames is None or schedule.base_chunks is not None:
+    if schedule.base_chunks is not None:
         return (Window(0, schedule.frames, 0),)
-    overlap = latents_for(profile.overlap_pixel_frames) if profile.overlap_pixel_frames else 0
-    return outer_windows(schedule.frames, profile.base_frames, overlap, schedule.chunk_frames)
+    return profile_windows(profile, schedule.frames, schedule.chunk_frames)
 
 
 def window_plan(schedule: PlanRequest, window: Window) -> ChunkPlan:

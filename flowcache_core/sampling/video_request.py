@@ -10,7 +10,7 @@ from ..profiles import Profile
 from ..protocols import Codec
 from .request import RunRequest
 from .schedule import PlanRequest, switch_chunks
-from .stitching import Overlap, shown_frames
+from .stitching import Overlap, latents_for, shown_frames
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,14 @@ class VideoRequest:
         return codec.encode(self.sources.end)
 
 
+def profile_windows(profile: Profile, frames: int, chunk_frames: int) -> tuple[Window, ...]:
+    """Windows in which a profile's model makes so many latent frames; one where it sees them all."""
+    if profile.base_frames is None:
+        return (Window(0, frames, 0),)
+    overlap = latents_for(profile.overlap_pixel_frames) if profile.overlap_pixel_frames else 0
+    return outer_windows(frames, profile.base_frames, overlap, chunk_frames)
+
+
 def video_request(run: RunRequest, schedule: PlanRequest, sources: Sources | None = None, *,
                   base_frames: int | None = None, overlap_frames: int = 0, overlap: Overlap = "pixels",
                   pixel_frames: int | None = None) -> VideoRequest:
@@ -111,8 +119,7 @@ def video_request(run: RunRequest, schedule: PlanRequest, sources: Sources | Non
     """
     sources = sources or Sources()
     frames, chunk = schedule.frames, schedule.chunk_frames
-    moving = schedule.base_chunks is not None
-    if base_frames is None or moving or frames <= base_frames:
+    if base_frames is None or schedule.base_chunks is not None:
         windows = (Window(0, frames, 0),)
     else:
         windows = outer_windows(frames, base_frames, overlap_frames, chunk)

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...flowcache_core.plan import ChunkPlan, Window, outer_windows
+from ...flowcache_core.plan import ChunkPlan, Window
 from ...flowcache_core.profiles import Profile
-from ...flowcache_core.sampling import latents_for
+from ...flowcache_core.sampling import profile_windows
 from ...flowcache_core.sampling.record import joined_trace
 from ...flowcache_core.sampling.stitching import Stitcher
 from ...flowcache_core.trace import PassRecord, Trace
@@ -32,10 +32,9 @@ class Part:
 
 def windows_of(profile: Profile, order: str, chunk_frames: int, frames: int) -> tuple[Window, ...]:
     """Windows of a video of so many latent frames; one where the model sees it whole, or an order was chosen."""
-    if order != AS_PROFILED or profile.base_frames is None or frames <= profile.base_frames:
+    if order != AS_PROFILED:
         return (Window(0, frames, 0),)
-    overlap = latents_for(profile.overlap_pixel_frames) if profile.overlap_pixel_frames else 0
-    return outer_windows(frames, profile.base_frames, overlap, chunk_frames or profile.chunk_frames)
+    return profile_windows(profile, frames, chunk_frames or profile.chunk_frames)
 
 
 def first_chunks(profile: Profile, chunk_frames: int, windows: Sequence[Window]) -> list[int]:
