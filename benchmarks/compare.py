@@ -163,7 +163,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"compare: {error}", file=sys.stderr)
         return 2
     if not args.no_save:
-        result = save("compare", result, "python3 dev.py compare")
+        result = save("compare", result, " ".join(("python3 dev.py compare", *argv)))
     print(json.dumps({"machine": machine(), **result}))
     return 0
 

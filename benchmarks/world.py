@@ -35,4 +35,4 @@ def run(clips: int = CLIPS) -> dict[str, Any]:
             for part in ("colour", "shape", "motion", "identity")},
             "score": round(float(np.mean([s.total for s in scores])), 1)})
     return save("world", {"codec_psnr_db": round(codec_psnr(bundle.codec, held_out_pixels()), 2),
-                          "codec_clips": CODEC_CLIPS, "uncached": rows})
+                          "codec_clips": CODEC_CLIPS, "uncached": rows}, f"python3 dev.py bench world --clips {clips}")
