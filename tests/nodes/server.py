@@ -17,6 +17,8 @@ from typing import Any
 
 PACK = "flowcache"
 UP, DONE = 300, 600   # seconds to wait, at most, for a server and for a prompt
+GIVES_BACK = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "65536"}
+"""glibc hands freed memory back at once, so that what a process holds is what it uses."""
 TEXT, PREVIEWS = 3, (1, 4)   # kinds of binary messages
 
 
@@ -133,8 +135,8 @@ def started(checkout: Path, root: Path, base: Path, *more: str) -> Iterator[Serv
                "--base-directory", str(base), "--database-url", "sqlite:///:memory:", "--disable-api-nodes",
                "--preview-method", "auto", *more]
     with log.open("w") as out:
-        process = subprocess.Popen(command, cwd=checkout, env={**os.environ, "PYTHONPATH": path}, stdout=out,
-                                   stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=checkout, env={**os.environ, **GIVES_BACK, "PYTHONPATH": path},
+                                   stdout=out, stderr=subprocess.STDOUT)
     server = Server(base, port, process, log)
     try:
         wait_until_up(server)
