@@ -144,18 +144,29 @@ class Tuner:
 
     def for_psnr(self, wanted: float) -> Trial:
         """Raises ValueError, naming the best that was seen, where even few skips cost more."""
-        low, high = 1.0, self.prediction.most   # speed-ups that are too careful, and that may be too bold
-        for _ in range(ROUNDS):
-            aim = (low * high) ** 0.5
-            trial = self._try(self.prediction.threshold_for(aim))
-            if abs(trial.psnr_db - wanted) <= PSNR_CLOSE:
-                break
-            low, high = (aim, high) if trial.psnr_db > wanted else (low, aim)
-        best = min(self.trials, key=lambda t: abs(t.psnr_db - wanted))
+        best = self._psnr_search(wanted, 1.0, 1.0)
         if best.psnr_db < wanted - 1:
             raise ValueError(f"a PSNR of {wanted:g} dB cannot be met: the best that skips anything has "
                              f"{max(t.psnr_db for t in self.trials):.1f} dB")
-        return best
+        speed = self.prediction.speedup(best.policy)
+        at_equal_speed = {ramp: self._try(self.prediction.threshold_for(speed, ramp)) for ramp in RAMPS}
+        ramp, better = max(at_equal_speed.items(), key=lambda item: item[1].psnr_db)
+        if better.psnr_db <= best.psnr_db + PSNR_CLOSE:
+            return best
+        ramped = self._psnr_search(wanted, ramp, speed)   # turns the surplus of quality into speed
+        close = max(1.0, abs(best.psnr_db - wanted))
+        return max((t for t in (best, ramped) if abs(t.psnr_db - wanted) <= close), key=lambda t: t.speedup)
+
+    def _psnr_search(self, wanted: float, ramp: float, low: float) -> Trial:
+        """The trial closest to `wanted` dB between a predicted speed-up `low` that is too careful and the most."""
+        high, tried = self.prediction.most, []
+        for _ in range(ROUNDS):
+            aim = (low * high) ** 0.5
+            tried.append(self._try(self.prediction.threshold_for(aim, ramp)))
+            if abs(tried[-1].psnr_db - wanted) <= PSNR_CLOSE:
+                break
+            low, high = (aim, high) if tried[-1].psnr_db > wanted else (low, aim)
+        return min(tried, key=lambda t: abs(t.psnr_db - wanted))
 
     def _ramped(self, found: Trial, acceptable: Callable[[Trial], bool]) -> Trial:
         """A threshold that differs by chunk, where that gives more PSNR at the same predicted speed."""

@@ -55,6 +55,33 @@ def test_a_wanted_psnr_is_met(wanted, probe, model):
     assert tuner(probe, model).for_psnr(wanted).psnr_db == pytest.approx(wanted, abs=1.0)
 
 
+def ramped_tuner(probe, model, spared):
+    """Of a model in which computed steps of one chunk alone are worth something."""
+    def verify(policy):
+        run = tiny_run(PLAN, model, policy=policy)
+        run.run()
+        kinds = [kind for (chunk, *_), kind in decisions(run).items() if chunk == spared]
+        return timed(run.trace), 20 + 40 * kinds.count("compute") / len(kinds)
+
+    return Tuner(probe, probe, TABLE, FlowCache(), verify)
+
+
+@pytest.mark.parametrize(("spared", "falls"), [(0, False), (3, True)])
+def test_a_threshold_by_chunk_is_chosen_where_it_is_faster_at_the_wanted_psnr(spared, falls, probe, model):
+    """It is low where skips cost quality and high where they are free."""
+    tuned = ramped_tuner(probe, model, spared)
+    found = tuned.for_psnr(36.0)
+    alone = [t for t in tuned.trials if "->" not in str(t.policy.threshold) and abs(t.psnr_db - 36) <= 1]
+    first, last = (float(end) for end in str(found.policy.threshold).split("->"))
+    assert (last < first) == falls
+    assert found.psnr_db == pytest.approx(36.0, abs=1.0)
+    assert found.speedup > max((t.speedup for t in alone), default=1.0)
+
+
+def test_a_threshold_by_chunk_is_not_chosen_where_all_chunks_matter_alike(probe, model):
+    assert "->" not in str(tuner(probe, model).for_psnr(40.0).policy.threshold)
+
+
 def test_what_cannot_be_met_names_the_best_that_can(probe, model):
     with pytest.raises(ValueError, match=r"speed-up of 50 cannot be met: .* the most is about \d"):
         tuner(probe, model).for_speedup(50)
