@@ -23,7 +23,7 @@ from flowcache_core.demo.text import describe, encode_scene  # noqa: E402
 from flowcache_core.demo.world import Scene, random_scene  # noqa: E402
 from flowcache_core.generation import COND, UNCOND, Generation  # noqa: E402
 from flowcache_core.profiles import load_preset, load_profile  # noqa: E402
-from flowcache_core.sampling import PlanRequest, RunRequest  # noqa: E402
+from flowcache_core.sampling import RunRequest, plan_request  # noqa: E402
 from flowcache_core.trace import Trace  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -46,13 +46,13 @@ def scenes(count: int, seed: int, held_out: bool) -> list[Scene]:
     return [random_scene(rng, held_out) for _ in range(count)]
 
 
-def request(chunks: int, steps: int | None = None, seed: int = 0, preset: str = "off", **changes: Any) -> RunRequest:
-    """A run of the demo profile with one placeholder prompt a chunk."""
+def request(chunks: int, steps: int | None = None, seed: int = 0, preset: str = "off", whole: bool = False,
+            **changes: Any) -> RunRequest:
+    """A run of the demo profile with one placeholder prompt a chunk. whole: every chunk sees all those before it, not
+    the profile's window."""
     profile = load_profile("demo")
-    steps = steps or profile.steps
-    ar_step = changes.pop("ar_step", -(-profile.ar_step * steps // profile.steps))
-    plan = PlanRequest(profile.plan, chunks * profile.chunk_frames, profile.chunk_frames, steps, ar_step,
-                       profile.commit).build()
+    schedule = plan_request(profile, chunks * profile.chunk_frames, steps=steps, ar_step=changes.pop("ar_step", None))
+    plan = (replace(schedule, history=None) if whole else schedule).build()
     chosen = load_preset("demo", preset)
     words = {"shift": profile.shift, "guidance": profile.guidance, "policy": chosen.policy,
              "predictor": chosen.predictor}

@@ -83,7 +83,7 @@ class Comparison:
         group, videos, summaries, seconds = self.group, [], [], 0.0
         settings = {"steps": group.steps, **method.build(self.bundle, group.steps)}
         for begin in range(0, group.videos, group.batch):
-            wanted = request(group.chunks, seed=begin, **settings)
+            wanted = request(group.chunks, seed=begin, whole=True, **settings)
             latents, trace = run_batch(self.bundle, wanted, self._scenes[begin:begin + group.batch])
             videos += decode(self.bundle, latents)
             summaries.append(trace.summary())

@@ -25,7 +25,7 @@ def long_video(clips: int) -> list[dict[str, Any]]:
     """The same clips with each cache."""
     bundle, batch, rows, truth = Bundle.load(), scenes(clips, seed=41, held_out=True), [], None
     for name, changes in RUNS.items():
-        latents, trace = run_batch(bundle, request(CHUNKS, **changes), batch)
+        latents, trace = run_batch(bundle, request(CHUNKS, whole=True, **changes), batch)
         videos, summary = decode(bundle, latents), trace.summary()
         truth = truth or videos
         scores = [score_video(video, scene).total for video, scene in zip(videos, batch, strict=True)]

@@ -27,7 +27,7 @@ def peak(chunks: int, window: int | None) -> dict[str, Any]:
     run_batch(bundle, request(1, steps=2), batch)
     Path("/proc/self/clear_refs").write_text("5")   # resets the peak
     before = status_bytes("VmRSS")
-    _, trace = run_batch(bundle, request(chunks, steps=4, budget=KVBudget(window)), batch)
+    _, trace = run_batch(bundle, request(chunks, steps=4, whole=True, budget=KVBudget(window)), batch)
     return {"chunks": chunks, "kv_budget_chunks": window, "kv_peak_bytes": trace.kv_peak_bytes,
             "kv_peak_tokens": trace.summary()["kv_peak_tokens"], "process_bytes": status_bytes("VmHWM") - before}
 

@@ -44,8 +44,9 @@ def quality(result: dict[str, Any]) -> Rows:
 
 
 def world(result: dict[str, Any]) -> Rows:
-    return [{"chunks": r["chunks"], "clips": r["clips"], "colour": r["colour"], "shape": r["shape"],
-             "motion": r["motion"], "identity": r["identity"], "task score": r["score"]}
+    return [{"chunks": r["chunks"], "sees": r.get("sees"), "clips": r["clips"], "colour": r["colour"],
+             "shape": r["shape"], "motion": r["motion"], "identity": r["identity"], "task score": r["score"],
+             "same prompts, 8 chunks": r.get("score_at_8")}
             for r in result["uncached"]]
 
 

@@ -19,9 +19,10 @@ from .text import encode_scene
 
 CHUNK_FRAMES = 3
 SHAPES = ((32, 1), (8, 4), (4, 8))   # (batch, chunks) of openings, short and long clips
-SHARES = (0.45, 0.4, 0.15)           # of the batches
+SHARES = (0.25, 0.4, 0.35)           # of the batches
 CLEAN_CHUNK, STAGGERED, BIDIRECTIONAL, DROPPED_PROMPT = 0.15, 0.5, 0.2, 0.1
 MAX_OFFSET, NOISE_SHIFT = 400, 3.0
+CONTEXT_ERROR = 0.15        # clean chunks carry up to so much noise that the model is not told of, as its own do
 MUON_RATE = 4.0             # of the matrices of the blocks, against everything else
 
 
@@ -105,7 +106,9 @@ def flow_loss(model: WanTransformer, batch: Batch, generator: torch.Generator) -
     noise = torch.randn(x0.shape, generator=generator)
     per_frame = batch.sigma.repeat_interleave(CHUNK_FRAMES, 1)
     sigma = per_frame[:, None, :, None, None]
-    noisy = (1 - sigma) * x0 + sigma * noise
+    error = CONTEXT_ERROR * torch.rand(batch.sigma.shape, generator=generator) * (batch.sigma == 0)
+    error = error.repeat_interleave(CHUNK_FRAMES, 1)[:, None, :, None, None]
+    noisy = (1 - sigma) * x0 + (sigma + error) * noise
     tokens = CHUNK_FRAMES * (x0.shape[-2] // 2) * (x0.shape[-1] // 2)
     hooks = MaskedAttention(window_mask(batch.windows, batch.sigma.shape[1], tokens))
     index = range(batch.offset, batch.offset + x0.shape[2])
