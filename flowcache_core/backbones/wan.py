@@ -190,7 +190,11 @@ class WanTransformer(nn.Module):
 
     def patch_tokens(self, latent: Tensor) -> Tensor:
         """`(B, C, F, h, w) -> (B, F * h/2 * w/2, D)`, tokens in (frame, row, column) order."""
-        return self.patch_embedding(latent.to(self.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2)
+        b, c, f, h, w = latent.shape
+        conv = self.patch_embedding
+        patches = latent.to(conv.weight.dtype).reshape(b, c, f, h // PATCH, PATCH, w // PATCH, PATCH)
+        # Patches do not overlap, so that one matrix product does what the convolution does, many times faster on CPUs.
+        return F.linear(patches.permute(0, 2, 3, 5, 1, 4, 6).flatten(4).flatten(1, 3), conv.weight.flatten(1), conv.bias)
 
     def shift_keys(self, keys: Tensor, frames: int) -> Tensor:
         return shift_keys(keys, frames)
