@@ -194,7 +194,8 @@ class WanTransformer(nn.Module):
         conv = self.patch_embedding
         patches = latent.to(conv.weight.dtype).reshape(b, c, f, h // PATCH, PATCH, w // PATCH, PATCH)
         # Patches do not overlap, so that one matrix product does what the convolution does, many times faster on CPUs.
-        return F.linear(patches.permute(0, 2, 3, 5, 1, 4, 6).flatten(4).flatten(1, 3), conv.weight.flatten(1), conv.bias)
+        tokens = patches.permute(0, 2, 3, 5, 1, 4, 6).flatten(4).flatten(1, 3)
+        return F.linear(tokens, conv.weight.flatten(1), conv.bias)
 
     def shift_keys(self, keys: Tensor, frames: int) -> Tensor:
         return shift_keys(keys, frames)
