@@ -33,6 +33,7 @@ class RunFolder:
         self.saved: list[int] = []
         self.state_bytes = 0
         self.ended = False
+        self.takes_over = False   # a finished run's folder, whose manifest stands until there is a state to go on from
 
     def start(self) -> None:
         """Clears what an earlier, finished run left here. Raises ValueError where an unfinished one would be lost."""
@@ -66,10 +67,11 @@ class RunFolder:
             before = self._states()
             path = self.path / f"state-{len(self.saved):04d}.safetensors"
             self.state_bytes = write_state(path, state, {"finished": list(state.finished)})
-            keep = [path] if last else [path, *[p for p in before if p != path][:1]]
+            keep = [path] if last or self.takes_over else [path, *[p for p in before if p != path][:1]]
             for old in before:
                 if old not in keep:
                     old.unlink()
+        self.takes_over = False
         self._write_manifest()
 
     def _states(self) -> list[Path]:
@@ -77,6 +79,8 @@ class RunFolder:
         return sorted(self.path.glob("state-*.safetensors"), reverse=True)
 
     def _write_manifest(self) -> None:
+        if self.takes_over:
+            return
         states = [path.name for path in self._states()]
         text = json.dumps({"schema": SCHEMA, "words": self.words, "of": self.chunks, "ended": self.ended,
                            "given": self.given,
@@ -99,6 +103,8 @@ class RunFolder:
         for path in self._states():
             try:
                 state, _ = read_state(path, device)
+                if any(chunk >= self.chunks for chunk in state.finished):
+                    continue   # of an extension that was stopped before it took the folder over
                 finished = {chunk: self.load_chunk(chunk) for chunk in (*range(self.given), *state.finished)}
             except ValueError as error:
                 faults.append(str(error))

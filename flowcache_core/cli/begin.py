@@ -9,14 +9,14 @@ from torch import Tensor
 
 from ..backbones.backbone import Backbone
 from ..generation import Generation, Given
-from ..identity import difference, facts_of, run_facts, weights_fact
+from ..identity import Facts, difference, facts_of, run_facts, weights_fact
 from ..plan.rest import rest_of
 from ..protocols import Codec, TextEncoder
 from ..run_folder import RunFolder, read_manifest
-from ..sampling import RunRequest
+from ..run_state import RunState
+from ..sampling import REBUILT, RunRequest
 
-REBUILT = ("keys of {} finished chunks made again from their latents: the rest of the video is not the one that an "
-           "uninterrupted run makes, bit for bit")
+LENGTH = "settings.video_chunks"   # is to change
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,20 @@ def resumed(request: RunRequest, models: Models, folder: Path, words: Sequence[s
 
 
 def _rebuilt(request: RunRequest, models: Models, home: RunFolder) -> Begun:
-    finished, notes = home.load_finished()
-    if len(finished) == home.chunks:
-        raise ValueError(f"{home.path}: all {home.chunks} chunks are finished, nothing is left to make (--extend adds "
-                         "chunks)")
+    finished, notes = load_unfinished(home)
     home.given = len(finished)
     run = _behind(request, models, finished, home.given)
     run.trace.notes += [*notes, *([REBUILT.format(home.given)] if home.given else [])]
     return Begun(run, home, finished)
+
+
+def load_unfinished(home: RunFolder) -> tuple[dict[int, Tensor], list[str]]:
+    """As `load_finished`. Raises ValueError where nothing is left to make."""
+    finished, notes = home.load_finished()
+    if len(finished) == home.chunks:
+        raise ValueError(f"{home.path}: all {home.chunks} chunks are finished, nothing is left to make (--extend adds "
+                         "chunks)")
+    return finished, notes
 
 
 def extended(request: RunRequest, models: Models, folder: Path, words: Sequence[str], keep_state: bool,
@@ -94,26 +100,35 @@ def extended(request: RunRequest, models: Models, folder: Path, words: Sequence[
     request: of the whole video; before: of the finished part. Raises ValueError where that is not finished, or was made
     with other settings.
     """
-    manifest, given = read_manifest(folder), len(before.plan.chunks)
+    given = len(before.plan.chunks)
     home = _home(request, models, folder, words, keep_state, given)
-    fixed = [{name: fact for name, fact in facts.items() if name == "model" or name.startswith("settings")}
-             for facts in (manifest["facts"], home.facts)]
-    told = difference(*fixed)
+    state, finished, notes = take_over(home, models, given, home.facts, ("model", "settings"))
+    run = _behind(request, models, finished, given)
+    adopted = state is not None and run.adopt(state, before.plan)
+    run.trace.notes += [*notes, *([] if adopted else [REBUILT.format(given)])]
+    return Begun(run, home, finished)
+
+
+def take_over(home: RunFolder, models: Models, count: int, facts: Facts,
+              compared: tuple[str, ...]) -> tuple[RunState | None, dict[int, Tensor], list[str]]:
+    """The finished run of `count` chunks in the folder that `home` goes on in: its last state where that can be read,
+    its chunks, and what there is to say.
+
+    facts: what the finished part has to be, as far as their names begin with one of `compared`. Raises ValueError where
+    it is not finished, or was made with other settings.
+    """
+    folder, manifest = home.path, read_manifest(home.path)
+    told = difference(*({name: fact for name, fact in found.items() if name.startswith(compared) and name != LENGTH}
+                        for found in (manifest["facts"], facts)))
     if told:
         raise ValueError(f"extension of {folder} with other settings: {told}; leave them as they were")
     if not manifest["ended"]:
         raise ValueError(f"extension of {folder}: {len(manifest['chunks'])} of its {manifest['of']} chunks are "
                          f"finished; go on with --resume {folder} first")
-    if before.plan.chunks[-1].frames != before.plan.chunks[0].frames:
-        raise ValueError(f"extension of {folder}: its last chunk has {before.plan.chunks[-1].frames} of "
-                         f"{before.plan.chunks[0].frames} latent frames; extend videos of whole chunks")
-    home.given = manifest["given"]   # of the state that is read
-    state, finished, notes = home.load_state(models.backbone.device) if manifest["state"] else (None, {}, [])
-    finished = finished or home.load_finished()[0]
-    home.given = given
-    if len(finished) < given:
+    old = RunFolder(folder, {}, (), count, given=manifest["given"])
+    state, _, notes = old.load_state(models.backbone.device) if manifest["state"] else (None, {}, [])
+    finished, _ = old.load_finished()
+    if len(finished) < count:
         raise ValueError(f"extension of {folder}: chunk {len(finished)} is missing or damaged")
-    run = _behind(request, models, finished, given)
-    adopted = state is not None and not notes and run.adopt(state, before.plan)
-    run.trace.notes += [*notes, *([] if adopted else [REBUILT.format(given)])]
-    return Begun(run, home, finished)
+    home.saved, home.takes_over = sorted(finished), home.keep_state
+    return None if notes else state, finished, notes

@@ -8,7 +8,7 @@ from typing import Any
 from ..sampling import advice
 from ..trace import Trace
 from .arguments import add_plan_options, add_reuse_options, add_run_options, build_request
-from .source_options import add_source_options, asks_for_more
+from .source_options import add_source_options, asks_for_more, settle_length
 
 OUT = Path("out/generate")
 LATENTS_ONLY = "no codec, so the latents are the result: {}; --vae FILE makes a video of them"
@@ -42,20 +42,18 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if not (args.resume or args.extend) and asks_for_more(args):
         from .video import run_video
 
-        return run_video(args, without_folders(args.words), prepare_folder(args.out))
+        return run_video(args, without_folders(args.words), prepare_folder(args.out), None)
     folder = prepare_folder(args.out) if not (args.resume or args.extend) else args.resume or args.extend
     words, args = joined_words(args, folder if args.resume or args.extend else None)
-    before = None
+    before, began = None, args
     if args.extend:
+        settle_length(args)
         before = build_request(args)
         words, args = extension(words, args, before)
     if asks_for_more(args):
         from .video import run_video
 
-        if args.extend:
-            raise ValueError(f"extension of {folder}: a video of several windows, or with given frames, cannot be "
-                             f"extended; begin another with its end: --video {folder / 'video.mp4'}")
-        return run_video(args, words, folder)
+        return run_video(args, words, folder, began if before else None)
     request = build_request(args)
     models = models_for(args, request.profile, request.plan.num_steps)
     common = (request, models, folder, words, args.state == "disk")

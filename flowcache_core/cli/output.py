@@ -69,6 +69,8 @@ class ChunkSink:
         return np.concatenate(self._kept)
 
     def __str__(self) -> str:
+        if self.home.takes_over:
+            return f"no chunk was added to the video in {self.home.path}"
         count = len(list(self.home.path.glob("chunk-*.safetensors")))   # an interrupt may come before one is counted
         if not count:
             return "no chunk was finished"

@@ -4,6 +4,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from ..profiles import Profile
 from ..sampling import Sources, VideoRequest, latents_for, shown_frames, video_request
 from .arguments import PIXELS, build_request, build_schedule, run_prompts
 from .model_options import choose_profile
@@ -32,16 +33,26 @@ def asks_for_more(args: argparse.Namespace) -> bool:
     return profile.base_frames is not None and frames > profile.base_frames and args.schedule != "rolling"
 
 
+def settle_length(args: argparse.Namespace) -> None:
+    """Says the length in latent frames where it is asked for in pixel frames. Raises ValueError where it is in both."""
+    if args.pixel_frames is not None:
+        if args.latent_frames is not None and args.latent_frames != latents_for(args.pixel_frames):
+            raise ValueError("--pixel-frames and --latent-frames: give one of the two")
+        args.latent_frames = latents_for(args.pixel_frames)
+
+
+def window_sizes(args: argparse.Namespace, profile: Profile) -> tuple[int | None, int]:
+    """Latent frames of an outer window (None: all), and of what two of them share."""
+    base = profile.base_frames if args.base is None else _latents(args.base, "--base")
+    pixels = profile.overlap_pixel_frames if args.overlap is None else args.overlap
+    return base, 0 if not pixels else _latents(pixels, "--overlap")
+
+
 def build_video(args: argparse.Namespace) -> VideoRequest:
     """Raises ValueError for the first option that does not make sense; reads the files that are given."""
     profile = choose_profile(args)
-    if args.pixel_frames is not None:
-        if args.latent_frames is not None:
-            raise ValueError("--pixel-frames and --latent-frames: give one of the two")
-        args.latent_frames = latents_for(args.pixel_frames)
-    base = profile.base_frames if args.base is None else _latents(args.base, "--base")
-    pixels = profile.overlap_pixel_frames if args.overlap is None else args.overlap
-    overlap = 0 if not pixels else _latents(pixels, "--overlap")
+    settle_length(args)
+    base, overlap = window_sizes(args, profile)
     run = build_request(args)
     schedule = build_schedule(args, profile)
     last = shown_frames(max(overlap // schedule.chunk_frames, 1) * schedule.chunk_frames)

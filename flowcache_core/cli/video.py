@@ -7,50 +7,21 @@ from typing import Any
 
 from torch import Tensor
 
-from ..generation import Given
-from ..identity import Facts, facts_of, run_facts, weights_fact
 from ..report import trace_picture
 from ..run_folder import RunFolder
-from ..sampling import VideoRequest, VideoRun, advice
+from ..sampling import VideoRequest, advice
 from ..video import write_png
 from .execute import Made, Models, models_for
 from .generate import LATENTS_ONLY, cost_words, no_effect
 from .output import open_video, to_frames
 from .progress import ProgressLine
 from .source_options import build_video
+from .video_begin import BegunVideo, begin_video
 
 
-def video_facts(request: VideoRequest, models: Models) -> Facts:
-    """What decides every bit of the video."""
-    prompts = [*request.prompts, f"negative: {request.run.negative}"]
-    settings = request.window_run(0, Given()).settings()
-    return {**run_facts(request.plan(0), settings, prompts, weights_fact(models.backbone)),
-            **facts_of(request.schedule, "schedule"), **facts_of(request.sources, "sources"),
-            **facts_of(request.windows, "windows"), "overlap": request.overlap,
-            "pixel frames": str(request.pixel_frames), "rate": str(request.run.rate)}
-
-
-def begin_video(request: VideoRequest, models: Models, home: RunFolder, resume: bool) -> tuple[VideoRun, bool]:
-    """A run that is ready to go, and whether it goes on from a state. Raises ValueError for another run's folder."""
-    run = VideoRun(request, models.backbone, models.encoder, models.codec)
-    if not resume:
-        home.start()
-        return run, False
-    home.check()
-    if not home.keep_state:
-        raise ValueError(f"resume of {home.path}: a video of windows goes on from its run state, --state none keeps "
-                         "none; make it again")
-    state, finished, notes = home.load_state(models.backbone.device)
-    for note in notes:
-        print(note)
-    if state is not None:
-        run.restore(state, finished)
-    return run, state is not None
-
-
-def execute_video(request: VideoRequest, models: Models, home: RunFolder, resume: bool) -> Made:
+def execute_video(request: VideoRequest, models: Models, begun: BegunVideo) -> Made:
     """As `execute`: an interrupt leaves finished chunks, the state and the video so far, and says where."""
-    run, replay = begin_video(request, models, home, resume)
+    run, home = begun.run, begun.home
     width = (request.run.latent or request.run.profile.latent)[1]
     progress, folder = ProgressLine("generate"), home.path
     with open_video(folder, request.run.rate, width, models.codec) as video:
@@ -59,12 +30,13 @@ def execute_video(request: VideoRequest, models: Models, home: RunFolder, resume
 
         try:
             run.run(progress, home.save_chunk, show if video else None,
-                    lambda state: home.save_state(state, run.is_last(state)), replay)
+                    lambda state: home.save_state(state, run.is_last(state)), begun.replay)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(kept(home)) from None
         finally:
             progress.end()
     trace = run.trace
+    trace.notes = [*begun.notes, *trace.notes]
     trace.save(folder / "trace.json")
     write_png(folder / "report.png", trace_picture(trace))
     return Made(trace, folder / "video.mp4" if models.codec else None, folder / "report.png", None)
@@ -72,17 +44,20 @@ def execute_video(request: VideoRequest, models: Models, home: RunFolder, resume
 
 def kept(home: RunFolder) -> str:
     """Where an interrupted video stands."""
+    if home.takes_over:
+        return f"no chunk was added to the video in {home.path}"
     count = len(home.saved)
     return (f"{count} finished chunk{'s' * (count > 1)} kept in {home.path}; go on with --resume {home.path}" if count
             else "no chunk was finished")
 
 
-def run_video(args: argparse.Namespace, words: Sequence[str], folder: Path) -> dict[str, Any]:
-    """A video of several windows, or one that starts from given frames."""
-    request = build_video(args)
+def run_video(args: argparse.Namespace, words: Sequence[str], folder: Path,
+              began: argparse.Namespace | None) -> dict[str, Any]:
+    """A video of several windows, or one that starts from given frames. began: of the finished one that it extends."""
+    request, before = build_video(args), build_video(began) if began else None
     models = models_for(args, request.run.profile, request.schedule.steps)
-    home = RunFolder(folder, video_facts(request, models), words, request.chunks, args.state == "disk")
-    made = execute_video(request, models, home, args.resume is not None)
+    begun = begin_video(request, models, folder, words, args.state == "disk", args.resume is not None, before)
+    made, home = execute_video(request, models, begun), begun.home
     summary = made.trace.summary()
     windows = [[w.start, w.frames, w.prefix] for w in request.windows]
     print(f"{request.chunks} chunks in {len(windows)} window{'s' * (len(windows) > 1)}, {summary['seconds']:.1f} s; "

@@ -9,18 +9,24 @@ from ..run_folder import read_manifest
 from ..sampling import RunRequest
 
 FOLDERS = ("--out", "--resume", "--extend")   # say where, not what
+LENGTHS = ("--chunks", "--latent-frames", "--pixel-frames")   # how long a video is
 
 
 def without_folders(words: Sequence[str]) -> list[str]:
     """The words but for those that name a folder."""
+    return without(words, FOLDERS)
+
+
+def without(words: Sequence[str], options: Sequence[str]) -> list[str]:
+    """The words but for these options, which may be cut short, and what they are given."""
     kept: list[str] = []
     skip = False
     for word in words:
         head, equals, _ = word.partition("=")
-        folder = len(head) > 4 and any(option.startswith(head) for option in FOLDERS)
-        if not skip and not folder:
+        named = len(head) > 4 and any(option.startswith(head) for option in options)
+        if not skip and not named:
             kept.append(word)
-        skip = folder and not equals and not skip
+        skip = named and not equals and not skip
     return kept
 
 
@@ -35,7 +41,8 @@ def joined_words(args: argparse.Namespace, folder: Path | None) -> tuple[list[st
     joined.resume, joined.extend, joined.words = args.resume, args.extend, args.words
     if args.extend:   # the finished part is what it was; how much is added stands in the words at hand
         began = build_parser().parse_args(["generate", *read_manifest(folder)["words"]])
-        joined.chunks, joined.latent_frames, joined.prompt = began.chunks, began.latent_frames, began.prompt
+        for name in ("chunks", "latent_frames", "pixel_frames", "prompt"):
+            setattr(joined, name, getattr(began, name))
     return words, joined
 
 
@@ -47,9 +54,17 @@ def extension(words: Sequence[str], args: argparse.Namespace,
     asked = build_parser().parse_args(["generate", *without_folders(args.words)])
     if asked.chunks < 1:
         raise ValueError(f"--chunks {asked.chunks}: expected at least 1 chunk to add")
-    chunks, size = len(before.plan.chunks) + asked.chunks, before.plan.chunks[0].frames
+    if asked.latent_frames is not None or asked.pixel_frames is not None:
+        raise ValueError("--extend with --latent-frames or --pixel-frames: an extension adds whole chunks; say how "
+                         "many with --chunks")
+    last, size = before.plan.chunks[-1].frames, args.chunk_frames or before.profile.chunk_frames
+    if last != size:
+        raise ValueError(f"extension of {args.extend}: its last chunk has {last} of {size} latent frames; extend "
+                         "videos of whole chunks")
+    chunks = len(before.plan.chunks) + asked.chunks
     default = build_parser().parse_args(["generate"]).prompt
     added = asked.prompt if asked.prompt != default else ""
+    words = without(words, LENGTHS)
     more = ["--chunks", str(chunks), "--prompt", _prompts(before.prompts, added)]
     if args.latent_frames is not None:
         more += ["--latent-frames", str(chunks * size)]

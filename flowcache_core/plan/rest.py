@@ -20,15 +20,16 @@ def rest_of(plan: ChunkPlan, finished: int) -> ChunkPlan:
 
 
 def _without(p: Pass, finished: int) -> Pass | None:
-    """The pass for the chunks that are not finished; None where there are none."""
+    """The pass for the chunks that are not finished; None where it would move none."""
     if p.chunks[0] >= finished:
         return p
     if p.kind != "denoise" or p.chunks[-1] < finished:
         return None
     gone = tuple(c for c in p.chunks if c < finished)
-    return replace(p, chunks=p.chunks[len(gone):], steps=p.steps[len(gone):],
+    kept = replace(p, chunks=p.chunks[len(gone):], steps=p.steps[len(gone):],
                    still=tuple(c for c in p.still if c not in gone),
                    reads=tuple(sorted({*p.reads, *gone})), writes=tuple(c for c in p.writes if c not in gone))
+    return kept if kept.moves else None
 
 
 def _given(plan: ChunkPlan, rows: list[Row], finished: int) -> list[Row]:

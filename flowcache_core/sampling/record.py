@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..plan import ChunkPlan
+from ..plan import ChunkPlan, Window
 from ..trace import PassRecord, Trace
 
 
-def joined_trace(last: Trace, plans: Sequence[ChunkPlan], passes: Sequence[PassRecord], kv_peak_bytes: int) -> Trace:
+def joined_trace(last: Trace, windows: Sequence[Window], plans: Sequence[ChunkPlan], passes: Sequence[PassRecord],
+                 kv_peak_bytes: int) -> Trace:
     """last: the record of the window at hand, for its settings; passes: of all windows."""
-    chunks, frame = [], 0
-    for number, plan in enumerate(plans):
-        for chunk in plan.chunks[plan.prefix_chunks if number else 0:]:
-            chunks.append([frame, frame + chunk.frames])
-            frame += chunk.frames
+    chunks = []
+    for number, (window, plan) in enumerate(zip(windows, plans, strict=True)):
+        chunks += [[window.start + c.start, window.start + c.stop] for c in plan.chunks
+                   if c.start >= (window.prefix if number else 0)]
     whole = {**last.plan, "chunks": chunks, "rows": sum(len(plan.rows) for plan in plans)}
     return replace(last, plan=whole, kv_peak_bytes=kv_peak_bytes, passes=list(passes))

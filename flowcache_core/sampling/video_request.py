@@ -45,12 +45,17 @@ class VideoRequest:
     def _chunks_of(self, number: int) -> int:
         return len(split_frames(self.windows[number].frames, self.schedule.chunk_frames))
 
-    def _prefix_chunks(self, number: int) -> int:
+    def prefix_chunks(self, number: int) -> int:
+        """Chunks that a window is given."""
         return self.windows[number].prefix // self.schedule.chunk_frames
 
     def first_chunk(self, number: int) -> int:
         """The number in the finished video of the first chunk of a window; chunks that are repeated count once."""
-        return sum(self._chunks_of(n) - self._prefix_chunks(n + 1) for n in range(number))
+        return sum(self._chunks_of(n) - self.prefix_chunks(n + 1) for n in range(number))
+
+    def window_of(self, chunk: int) -> int:
+        """The window that makes a chunk of the finished video."""
+        return next(n for n in range(len(self.windows)) if chunk < self.first_chunk(n) + self._chunks_of(n))
 
     def with_prompts(self, prompts: tuple[str, ...]) -> "VideoRequest":
         """With one prompt a chunk; where they change, families that recache their keys will."""
@@ -63,7 +68,7 @@ class VideoRequest:
         """The plan of a window."""
         first, window, last = self.first_chunk(number), self.windows[number], number == len(self.windows) - 1
         switches = tuple(c - first for c in self.schedule.switches if c - first > 0)
-        return replace(self.schedule, frames=window.frames, prefix_chunks=self._prefix_chunks(number),
+        return replace(self.schedule, frames=window.frames, prefix_chunks=self.prefix_chunks(number),
                        switches=switches, end=last and self.sources.end is not None).build()
 
     def window_run(self, number: int, given: Given) -> RunRequest:

@@ -1,6 +1,6 @@
 """A video of any length: one run a window, each begun with what the one before ended with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -8,9 +8,11 @@ from torch import Tensor
 
 from ..backbones.backbone import Backbone
 from ..generation import Generation, Given, Progress
+from ..plan import ChunkPlan
 from ..protocols import Codec, TextEncoder
 from ..run_state import RunState
 from ..trace import PassRecord, Trace
+from .behind import Behind, behind, replayed
 from .checks import check_window
 from .record import joined_trace
 from .request import at_rate, embed_prompts
@@ -51,15 +53,20 @@ class VideoRun:
         self._embed = embed_prompts(self._backbone, encoder,
                                     replace(request.run, prompts=request.prompts).spoken(self._backbone))
         self._passes: list[PassRecord] = []
+        self._notes: list[str] = []        # of the windows before
         self._latents: list[Tensor] = []
         self._resumed: list[Tensor] = []   # of the window at hand
+        self._behind: Behind | None = None
         self._kv_peak, self._again = 0, False
         self._begin(0, request.opening(codec))
 
-    def _begin(self, number: int, given: Given) -> None:
+    def _begin(self, number: int, given: Given, made: Sequence[Tensor] = ()) -> None:
+        """made: latents of the window's next chunks, which are finished."""
         self._number = number
         self._given = replace(given, end=self.request.ending(number, self.codec))
-        self._run: Generation = self.request.window_run(number, self._given).embedded(self._backbone, self._embed)
+        run = behind(self.request.window_run(number, self._given), made)
+        self._plans[number], self._made = run.plan, len(made)
+        self._run: Generation = run.embedded(self._backbone, self._embed)
         self._kv_peak = max(self._kv_peak, self._run.trace.kv_peak_bytes)
 
     @property
@@ -67,7 +74,9 @@ class VideoRun:
         """The record of all windows, rows and chunks numbered through."""
         if len(self._plans) == 1 and not self._passes:
             return self._run.trace
-        return joined_trace(self._run.trace, self._plans, [*self._passes, *self._numbered()], self._kv_peak)
+        made = joined_trace(self._run.trace, self.request.windows, self._plans, [*self._passes, *self._numbered()],
+                            self._kv_peak)
+        return replace(made, notes=list(dict.fromkeys([*self._notes, *made.notes])))
 
     def _numbered(self) -> list[PassRecord]:
         before = sum(len(plan.rows) for plan in self._plans[:self._number])
@@ -84,15 +93,15 @@ class VideoRun:
         wanted = on_frames is not None or len(self._plans) > 1
         if wanted and self.codec is None:
             raise ValueError("pixels without a VAE: give one, or take the latents")
-        limit = self.request.pixel_frames
+        limit, replay = self.request.pixel_frames, replay or self._behind is not None
         if limit is not None and not replay:
             limit = max(0, limit - self.request.shown_before(self._number))
         stitcher = Stitcher(self.codec, self.request.overlap, limit) if wanted else None
         self._again = replay
         try:
-            if replay and stitcher is not None:
+            if replay:
                 with torch.inference_mode():
-                    self._replay(stitcher, on_frames)
+                    self._rejoin(stitcher, on_frames)
             while True:
                 self._window(stitcher, on_progress, on_chunk, on_frames, on_state)
                 if self._number + 1 == len(self._plans):
@@ -121,16 +130,12 @@ class VideoRun:
         """Whether nothing is left to be done after a state that this run wrote."""
         return state.video["window"] == len(self._plans) - 1 and state.row == len(self._plans[-1].rows)
 
-    def _given_chunks(self) -> int:
-        """Chunks at the start of the video that no window makes."""
-        return self._plans[0].prefix_chunks
-
     def _whole(self, state: RunState) -> RunState:
         """A window's state as one of the video."""
         first, plan = self.request.first_chunk(self._number), self._plans[self._number]
-        before = range(self._given_chunks(), first + plan.prefix_chunks)
+        before = range(self.request.prefix_chunks(0), first + plan.prefix_chunks)
         return replace(state, finished=(*before, *(c + first for c in state.finished)),
-                       video={**state.video, "window": self._number, "prefix": self._given.prefix},
+                       video={**state.video, "window": self._number, "prefix": self._given.prefix, "made": self._made},
                        passes=(*self._passes, *self._numbered()))
 
     def restore(self, state: RunState, finished: Mapping[int, Tensor]) -> None:
@@ -143,18 +148,56 @@ class VideoRun:
         if missing:
             raise ValueError(f"no latent of the finished chunk {missing[0]}: a video goes on from the latents of all "
                              f"{len(state.finished)} finished chunks and its state")
-        number = state.video["window"]
-        if number != self._number:
-            self._run.close()
-            self._begin(number, Given(state.video["prefix"]))
-        first, skip = self.request.first_chunk(number), self._plans[number].prefix_chunks
+        number, made = state.video["window"], state.video.get("made", 0)
+        first, skip = self.request.first_chunk(number), self.request.prefix_chunks(number)
         own = {c - first: finished[c] for c in state.finished if c - first >= skip}
-        self._run.restore(replace(state, finished=tuple(own), passes=()), own)
-        self._passes, self._resumed = list(state.passes), list(own.values())
-        self._latents = [finished[c].to(self._run.video.latents) for c in state.finished]
-        if self._given_chunks():
-            opening = self._given.prefix if number == 0 else self.request.opening(self.codec).prefix
-            self._latents.insert(0, opening.to(self._run.video.latents))
+        if number or made:
+            self._run.close()
+            given = Given(state.video["prefix"]) if number else self._given
+            self._begin(number, given, [own[c] for c in range(skip, skip + made)])
+        self._resumed = list(own.values())
+        rest = {c: latent for c, latent in own.items() if c >= skip + made}
+        self._run.restore(replace(state, finished=tuple(rest), passes=()), rest)
+        self._passes = list(state.passes)
+        self._latents = self._opened([finished[c] for c in state.finished])
+
+    def _opened(self, made: Sequence[Tensor]) -> list[Tensor]:
+        """The latents of the video so far, what it was given at the start included."""
+        opening = self._given.prefix if self._number == 0 else self.request.opening(self.codec).prefix
+        parts = made if opening is None else [opening, *made]
+        return [part.to(self._run.video.latents) for part in parts]
+
+    def go_on(self, finished: Sequence[Tensor], state: RunState | None = None, before: ChunkPlan | None = None) -> None:
+        """Goes on behind the first chunks of the video, of which only the latents are at hand; before `run`, which
+        shows them again.
+
+        finished: of all chunks from the first on, given ones included. state, before: the last state of a shorter video
+        whose end these are, and the plan of its last window, so that its keys can be taken over.
+        """
+        given = self.request.prefix_chunks(0)
+        if len(finished) <= given:
+            return
+        self._latents = self._opened(finished[given:])
+        number = self.request.window_of(len(finished))
+        own = finished[self.request.first_chunk(number) + self.request.prefix_chunks(number):]
+        fits = state is not None and state.video.get("window", 0) == number and not self._plans[number].end_chunks
+        self._behind = Behind(own, state if fits else None, before)
+        if number:
+            self._run.close()
+        self._number = number
+
+    def _rejoin(self, stitcher: Stitcher | None, on_frames: OnFrames | None) -> None:
+        """Shows the windows before the one at hand; begins this one where it goes on behind finished chunks."""
+        given = self._given
+        if self._number and stitcher is not None:
+            made = torch.cat(self._latents, dim=2)
+            given = Given(replayed(self.request, self._number, made, stitcher, shower(on_frames)))
+        if self._behind is None:
+            return
+        self._run.close()
+        self._begin(self._number, given, self._behind.made)
+        self._resumed = list(self._behind.made)
+        self._run.trace.notes += self._behind.keys(self._run, self._number, len(self._plans))
 
     def _open(self, stitcher: Stitcher | None, show: OnFrames, on_chunk: OnChunk | None) -> None:
         """Shows and hands over what the first window is given; later ones repeat it."""
@@ -174,17 +217,6 @@ class VideoRun:
             if on_chunk is not None:
                 on_chunk(chunk.index, self._latents[-1])
 
-    def _replay(self, stitcher: Stitcher, on_frames: OnFrames | None) -> None:
-        """Decodes the windows before the one at hand once more, from the latents of their chunks."""
-        show, made = shower(on_frames), torch.cat(self._latents, dim=2) if self._number else None
-        given = made[:, :, :self.request.windows[0].prefix] if self._number and self._given_chunks() else None
-        for number in range(self._number):
-            window, shared = self.request.windows[number], self.request.windows[number + 1].prefix
-            new = made[:, :, window.start + window.prefix:window.stop]
-            show(stitcher.begin(given, shared, last=False, first=number == 0))
-            show(stitcher.push(new))
-            given = stitcher.prefix((new if given is None else torch.cat([given, new], dim=2))[:, :, -shared:])
-
     def _counted(self, on_progress: OnProgress) -> OnProgress:
         sizes = [sum(map(len, plan.rows)) for plan in self._plans]
         before, total = sum(sizes[:self._number]), sum(sizes)
@@ -192,6 +224,7 @@ class VideoRun:
 
     def _next(self, stitcher: Stitcher) -> None:
         self._passes += self._numbered()
+        self._notes += self._run.trace.notes
         shared = self.request.windows[self._number + 1].prefix
         with torch.inference_mode():
             prefix = stitcher.prefix(self._run.video.result[:, :, -shared:])

@@ -141,7 +141,7 @@ def run_windows(windows: Sequence[Window], profile: Profile, request: ChunkReque
             last = model.model.process_latent_in(samples[:, :, -windows[number + 1].prefix:])
             with torch.inference_mode():
                 prefix = model.model.process_latent_out(frames.stitcher.prefix(last))
-    return torch.cat(made, dim=2), joined_trace(trace, plans, passes, peak)
+    return torch.cat(made, dim=2), joined_trace(trace, windows, plans, passes, peak)
 
 
 def _part(request: ChunkRequest, first: Sequence[int], number: int, prefix: Tensor | None) -> ChunkRequest:

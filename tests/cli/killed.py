@@ -1,5 +1,6 @@
 """Runs commands in children that kill themselves (SIGKILL) at given points: `killed.py CASES`, a JSON list of
-`{"words": [...], "at": "call" | "half a state" | "no name yet" | "before the state", "count": n}`.
+`{"words": [...], "at": "call" | "half a state" | "no name yet" | "before the state" |
+"behind a state", "count": n}`.
 
 One process imports torch, and forks a child a case, before any of its threads exist.
 """
@@ -31,6 +32,10 @@ def arm(at: str, count: int) -> None:
     if at == "call":
         inner = WanTransformer.forward
         WanTransformer.forward = lambda *args, **words: stop() if due() else inner(*args, **words)
+    elif at == "behind a state":
+        inner, write = WanTransformer.forward, run_folder.write_state
+        run_folder.write_state = lambda path, *more: (write(path, *more), due(path))[0]
+        WanTransformer.forward = lambda *args, **words: stop() if left[0] <= 0 else inner(*args, **words)
     elif at == "no name yet":
         rename = tensor_file.replace_synced
         tensor_file.replace_synced = lambda partial, path: stop() if due(path) else rename(partial, path)

@@ -15,6 +15,7 @@ from flowcache_core.backbones.wan import WanTransformer
 from flowcache_core.cli import main
 from flowcache_core.run_folder import RunFolder, read_manifest
 from flowcache_core.trace import load_trace
+from tests.cli.conftest import profile_file
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ["--chunk-frames", "1"]   # little to decode
@@ -24,9 +25,13 @@ RUNS = {
     "folded": [*SHORT, "--plan", "sequential", "--chunks", "5", "--steps", "3", "--kv-window", "2.5", "--kv-scorer",
                "key_norm", "--guidance", "1", "--policy", "every_nth", "--predictor", "residual",
                "--prompt", "0: a red circle moving right; 3: a blue square moving up"],
+    "windows": [*SHORT, "--chunks", "6", "--steps", "3", "--base", "13", "--overlap", "5", "--policy", "flowcache",
+                "--threshold", "0.5", "--set", "warmup_steps=1", "--kv-window", "4"],   # 0-3, 2-5
 }
 KILLS = {"pyramid": [("call", 3), ("call", 14), ("half a state", 2), ("before the state", 1)],
-         "folded": [("call", 9), ("no name yet", 4)]}
+         "folded": [("call", 9), ("no name yet", 4)],
+         "windows": [("call", 2), ("behind a state", 2), ("half a state", 4), ("behind a state", 4),
+                     ("no name yet", 5)]}
 POINTS = [(name, at, count) for name, kills in KILLS.items() for at, count in kills]
 
 
@@ -242,6 +247,64 @@ def test_an_extension_equals_the_longer_run(tiny_model, tmp_path, wholes, counte
     assert same_chunks(short, tmp_path / "long")
     assert read_manifest(short)["of"] == 4 and read_manifest(short)["ended"]
     assert (short / "video.mp4").read_bytes() == (tmp_path / "long" / "video.mp4").read_bytes()
+
+
+@pytest.mark.parametrize(("short", "added"), [(3, 3), (4, 2), (5, 2)])
+def test_an_extension_in_windows_equals_the_longer_run(short, added, tiny_model, tmp_path, capsys):
+    """From one window into two, from a window's end, and in the middle of one: 0-3, 2-5, 4-6."""
+    words = ["--model", str(tiny_model), *SHORT, "--profile", profile_file(tmp_path, base_frames=4,
+             overlap_pixel_frames=5), "--plan", "sequential", "--steps", "2", "--guidance", "1"]
+    long, out, more = tmp_path / "long", tmp_path / "short", ["--prompt", f"{short}: a blue square moving up"]
+    prompt = f"0: a red circle moving right; {more[1]}"
+    assert main(["generate", *words, "--chunks", str(short + added), "--prompt", prompt, "--out", str(long)]) == 0
+    begin = ["--prompt", "a red circle moving right"]
+    assert main(["generate", *words, "--chunks", str(short), *begin, "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert main(["generate", "--extend", str(out), "--chunks", str(added), *more]) == 0
+    assert "made again" not in capsys.readouterr().out
+    assert same_chunks(out, long) and (out / "video.mp4").read_bytes() == (long / "video.mp4").read_bytes()
+    assert read_manifest(out)["of"] == short + added and read_manifest(out)["ended"]
+    assert main(["generate", "--extend", str(out), "--base", "17"]) == 2
+    assert "windows is" in capsys.readouterr().err
+    assert main(["generate", "--extend", str(out), "--latent-frames", "9"]) == 2
+    assert "say how many with --chunks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("at", ["before the state", "behind a state"])
+def test_an_extension_takes_the_folder_over_with_its_first_state(at, tiny_model, tmp_path, counted, capsys,
+                                                                   monkeypatch):
+    """Stopped before it, the finished video is what is there; behind it, the extension goes on."""
+    words = ["--model", str(tiny_model), *SHORT, "--base", "13", "--overlap", "5", "--steps", "2", "--guidance", "1"]
+    assert main(["generate", *words, "--chunks", "5", "--out", str(tmp_path)]) == 0
+    save = RunFolder.save_state
+
+    def stop(self, state, last=False):
+        if at == "behind a state":
+            save(self, state, last)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "save_state", stop)
+        assert main(["generate", "--extend", str(tmp_path), "--chunks", "2"]) == 130
+    assert ("no chunk was added" in capsys.readouterr().err) == (at == "before the state")
+    again = ["--resume", str(tmp_path)] if at == "behind a state" else ["--extend", str(tmp_path), "--chunks", "2"]
+    assert main(["generate", *again]) == 0
+    assert len(latents(tmp_path)) == 7 and read_manifest(tmp_path)["ended"]
+
+
+def test_windows_without_states_are_rebuilt_and_say_so(stopped, wholes, capsys):
+    whole = wholes["windows"]
+    for count in (4, 5):
+        folder = stopped("windows", whole.by_state[count] + 1)
+        for path in folder.glob("state-*"):
+            path.unlink()
+        assert main(["generate", "--resume", str(folder), "--state", "none"]) == 0
+        said = capsys.readouterr().out
+        assert ("made again" in said) == (count == 5) and ("went on with window 2 of 2" in said) == (count == 4)
+        assert all(map(torch.equal, latents(folder)[:count], latents(whole.folder)))
+        assert same_chunks(folder, whole.folder) or count == 5
+        for path in folder.iterdir():
+            path.unlink()
 
 
 def test_an_extension_from_latents_alone_says_so(tiny_model, tmp_path, capsys):

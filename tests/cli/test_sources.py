@@ -15,6 +15,7 @@ from flowcache_core.pixel_files import read_frames, to_pixels
 from flowcache_core.run_folder import RunFolder
 from flowcache_core.trace import load_trace
 from flowcache_core.video import write_png, write_video
+from tests.cli.conftest import profile_file
 
 QUICK = ["--steps", "2"]
 
@@ -92,8 +93,6 @@ def test_an_interrupted_video_of_windows_goes_on_to_the_same_bits(generate, tiny
     capsys.readouterr()
     assert main(["generate", "--resume", str(folder), "--seed", "5"]) == 2
     assert "other settings" in capsys.readouterr().err
-    assert main(["generate", "--extend", str(folder), "--chunks", "1"]) == 2
-    assert "--video" in capsys.readouterr().err
 
 
 def test_a_size_and_a_portrait_image(generate, tmp_path):
@@ -120,14 +119,6 @@ def test_a_rate_is_told_to_a_model_that_knows_rates(tmp_path, capsys):
         made.append(chunks(out)[0])
     capsys.readouterr()
     assert not torch.allclose(*made, atol=1e-4)
-
-
-def profile_file(folder: Path, **changes) -> str:
-    from flowcache_core.profiles.reading import FOLDER
-
-    data = {**json.loads((FOLDER / "demo.json").read_text()), "name": "mine", **changes}
-    (folder / "mine.json").write_text(json.dumps(data))
-    return str(folder / "mine.json")
 
 
 def test_few_steps_say_that_a_policy_has_little_to_skip(generate, tmp_path):
