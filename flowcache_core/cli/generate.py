@@ -8,7 +8,7 @@ from typing import Any
 from ..sampling import advice
 from ..trace import Trace
 from .arguments import add_plan_options, add_reuse_options, add_run_options, build_request
-from .source_options import add_source_options, asks_for_more, settle_length
+from .source_options import add_source_options, asks_for_more, in_latents
 
 OUT = Path("out/generate")
 LATENTS_ONLY = "no codec, so the latents are the result: {}; --vae FILE makes a video of them"
@@ -47,8 +47,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     words, args = joined_words(args, folder if args.resume or args.extend else None)
     before, began = None, args
     if args.extend:
-        settle_length(args)
-        before = build_request(args)
+        before = build_request(in_latents(args))
         words, args = extension(words, args, before)
     if asks_for_more(args):
         from .video import run_video

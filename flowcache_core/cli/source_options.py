@@ -33,12 +33,13 @@ def asks_for_more(args: argparse.Namespace) -> bool:
     return profile.base_frames is not None and frames > profile.base_frames and args.schedule != "rolling"
 
 
-def settle_length(args: argparse.Namespace) -> None:
-    """Says the length in latent frames where it is asked for in pixel frames. Raises ValueError where it is in both."""
-    if args.pixel_frames is not None:
-        if args.latent_frames is not None and args.latent_frames != latents_for(args.pixel_frames):
-            raise ValueError("--pixel-frames and --latent-frames: give one of the two")
-        args.latent_frames = latents_for(args.pixel_frames)
+def in_latents(args: argparse.Namespace) -> argparse.Namespace:
+    """The same options with the length in latent frames, where it is in pixel frames. Raises ValueError for both."""
+    if args.pixel_frames is None:
+        return args
+    if args.latent_frames is not None:
+        raise ValueError("--pixel-frames and --latent-frames: give one of the two")
+    return argparse.Namespace(**{**vars(args), "latent_frames": latents_for(args.pixel_frames)})
 
 
 def window_sizes(args: argparse.Namespace, profile: Profile) -> tuple[int | None, int]:
@@ -51,7 +52,7 @@ def window_sizes(args: argparse.Namespace, profile: Profile) -> tuple[int | None
 def build_video(args: argparse.Namespace) -> VideoRequest:
     """Raises ValueError for the first option that does not make sense; reads the files that are given."""
     profile = choose_profile(args)
-    settle_length(args)
+    args = in_latents(args)
     base, overlap = window_sizes(args, profile)
     run = build_request(args)
     schedule = build_schedule(args, profile)

@@ -18,6 +18,7 @@ from .record import joined_trace
 from .request import at_rate, embed_prompts
 from .stitching import Stitcher
 from .video_request import VideoRequest
+from .window_state import narrowed, widened
 
 OnProgress = Callable[[Progress], None]
 OnChunk = Callable[[int, Tensor], None]
@@ -134,9 +135,8 @@ class VideoRun:
         """A window's state as one of the video."""
         first, plan = self.request.first_chunk(self._number), self._plans[self._number]
         before = range(self.request.prefix_chunks(0), first + plan.prefix_chunks)
-        return replace(state, finished=(*before, *(c + first for c in state.finished)),
-                       video={**state.video, "window": self._number, "prefix": self._given.prefix, "made": self._made},
-                       passes=(*self._passes, *self._numbered()))
+        return widened(state, self._number, first, before, self._given.prefix, self._made,
+                       [*self._passes, *self._numbered()])
 
     def restore(self, state: RunState, finished: Mapping[int, Tensor]) -> None:
         """Goes on from `state`, made by a run of the same request and model; before `run`.
@@ -156,8 +156,7 @@ class VideoRun:
             given = Given(state.video["prefix"]) if number else self._given
             self._begin(number, given, [own[c] for c in range(skip, skip + made)])
         self._resumed = list(own.values())
-        rest = {c: latent for c, latent in own.items() if c >= skip + made}
-        self._run.restore(replace(state, finished=tuple(rest), passes=()), rest)
+        self._run.restore(narrowed(state, first, skip + made), own)
         self._passes = list(state.passes)
         self._latents = self._opened([finished[c] for c in state.finished])
 
