@@ -146,8 +146,7 @@ def read_manifest(path: Path) -> Mapping[str, Any]:
         return data
     except OSError as error:
         raise ValueError(f"{path} holds no run ({MANIFEST}: {error.strerror or error}): give the folder in which a "
-                         "run was kept: out_folder in ComfyUI, --out on the command line (runs in several windows "
-                         "keep no state)") from error
+                         "run was kept: out_folder in ComfyUI, --out on the command line") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path / MANIFEST} cannot be read ({error}): give the folder in which a run was "
                          "kept: out_folder in ComfyUI, --out on the command line") from error

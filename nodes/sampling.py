@@ -19,12 +19,12 @@ from ..flowcache_core.plan import Window
 from ..flowcache_core.profiles import Profile
 from ..flowcache_core.trace import Trace
 from .bridge.chunked import ChunkedSampler
-from .bridge.keeping import collector
+from .bridge.keeping import collector, place_of
 from .bridge.listening import Frames
 from .bridge.outer import attach
 from .bridge.run import AS_PROFILED, GIVEN, ChunkRequest, levels, profile_of
 from .bridge.template import template_of
-from .bridge.windowed import WindowFrames, first_chunks, run_windows, windows_of
+from .bridge.windowed import WindowedRun, WindowFrames, first_chunks, kept_video, windows_of
 
 logger = logging.getLogger(__name__)
 
@@ -91,14 +91,15 @@ def sample(model: Any, positive: list, negative: list, asked: Asked, words: Call
         return made.to(comfy.model_management.intermediate_device())
 
     windows = windows_of(profile, asked.schedule, asked.chunk_frames, start.shape[2])
+    place = place_of(folder_paths.get_output_directory(), asked.out_folder, asked.resume_from)
     frames = frames_of(profile, asked, windows, model)
     try:
         if len(windows) > 1:
-            samples, trace = run_windows(windows, profile, request, frames, model, words,
-                                         lambda p: part(p.request, p.listener, p.frames))
+            kept = kept_video(place, profile, request, windows, seed, noise=noise, latent=start)
+            run = WindowedRun(windows, profile, request, frames, model, len(sigmas) - 1, kept, words)
+            samples, trace = run.run(lambda p: part(p.request, p.listener, p.frames))
         else:
-            listener = collector(folder_paths.get_output_directory(), asked.out_folder, asked.resume_from, frames,
-                                 words)
+            listener = collector(place, frames, words)
             samples = part(request, listener)
             trace = listener.trace
         images = None if frames is None else frames.images()
@@ -110,17 +111,13 @@ def sample(model: Any, positive: list, negative: list, asked: Asked, words: Call
 
 
 def frames_of(profile: Profile, asked: Asked, windows: Sequence[Window], model: Any) -> Frames | None:
-    """What decodes chunks. Raises ValueError for windows without a VAE, or windows that are to be kept in a folder."""
+    """What decodes chunks. Raises ValueError for windows without a VAE."""
     if len(windows) == 1:
         return None if asked.vae is None else Frames(asked.vae, model)
-    told = (f"a video of {windows[-1].stop} latent frames with {profile.title}, which sees {profile.base_frames} at a "
-            "time")
     if asked.vae is None:
-        raise ValueError(f"{told}: connect vae, through which each window begins with the end of the one before, or "
-                         "set schedule to rolling, whose window moves along")
-    if asked.out_folder.strip() or asked.resume_from.strip():
-        raise ValueError(f"{told}, kept in a folder: windows are not kept by this node; empty out_folder and "
-                         "resume_from, or set schedule to rolling")
+        raise ValueError(f"a video of {windows[-1].stop} latent frames with {profile.title}, which sees "
+                         f"{profile.base_frames} at a time: connect vae, through which each window begins with the end "
+                         "of the one before, or set schedule to rolling, whose window moves along")
     return WindowFrames(asked.vae, model, profile, windows)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,17 @@ def facts_of_run(run: "ChunkedRun") -> Facts:
     return run_facts(run.plan, run.settings, [said(prompt) for prompt in told], model)
 
 
+def refuse_unfinished(folder: Path, name: str) -> None:
+    """Raises ValueError for a folder in which an unfinished run would be lost."""
+    try:
+        old = read_manifest(folder)
+    except ValueError:
+        return
+    if not old["ended"] and old["chunks"]:
+        raise ValueError(f"folder {name!r} holds an unfinished run ({len(old['chunks'])} of {old['of']} chunks): set "
+                         "resume_from to it to go on, or name another out_folder")
+
+
 class Keeper(Collector):
     """folder: of the run; resume: whether it goes on with what is there; name: what the user calls it."""
 
@@ -66,13 +78,7 @@ class Keeper(Collector):
 
     def _start(self, home: RunFolder) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        try:
-            old = read_manifest(self._folder)
-        except ValueError:
-            old = None
-        if old and not old["ended"] and old["chunks"]:
-            raise ValueError(f"folder {self._name!r} holds an unfinished run ({len(old['chunks'])} of {old['of']} "
-                             "chunks): set resume_from to it to go on, or name another out_folder")
+        refuse_unfinished(self._folder, self._name)
         home.start()
 
     def _go_on(self, home: RunFolder, run: "ChunkedRun") -> None:
@@ -108,12 +114,25 @@ class Keeper(Collector):
                            "resume_from set to %s", len(self._home.saved), self._home.chunks, self._folder, self._name)
 
 
-def collector(root: str, out_folder: str, resume_from: str, frames: Frames | None,
-              words: Callable[[str], None] | None) -> Any:
-    """A listener that keeps a run in a folder where one is named. Raises ValueError for two different folders."""
+@dataclass(frozen=True)
+class Place:
+    """Where a run is kept: its folder, what the user calls it, whether what is there goes on."""
+
+    path: Path
+    name: str
+    resume: bool
+
+
+def place_of(root: str, out_folder: str, resume_from: str) -> Place | None:
+    """None where no folder is named. Raises ValueError for two different ones."""
     out, old = out_folder.strip(), resume_from.strip()
     if out and old and out != old:
         raise ValueError(f"out_folder {out!r} with resume_from {old!r}: a run goes on in its own folder; "
                          "empty one of them")
     name = old or out
-    return Keeper(inside(root, name), name, bool(old), frames, words) if name else Collector(frames, words)
+    return Place(inside(root, name), name, bool(old)) if name else None
+
+
+def collector(place: Place | None, frames: Frames | None, words: Callable[[str], None] | None) -> Any:
+    """A listener that keeps a run where it has a place."""
+    return Keeper(place.path, place.name, place.resume, frames, words) if place else Collector(frames, words)

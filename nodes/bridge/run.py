@@ -103,12 +103,17 @@ def handed_levels(sigmas: Tensor, model_sampling: Any) -> SigmaTable:
     return SigmaTable(tuple(map(float, sigmas)), tuple(map(float, model_sampling.timestep(sigmas[:-1]).float())))
 
 
-def build_plan(profile: Profile, request: ChunkRequest, frames: int, steps: int) -> ChunkPlan:
-    """Raises ValueError where the numbers make no plan."""
-    chunk, given = chunk_frames_of(profile, request.chunk_frames), given_frames(profile, request)
+def check_start(given: int, frames: int, chunk: int) -> None:
+    """Raises ValueError for given frames that are no whole chunks, or all that there are to be."""
     if given and (given >= frames or given % chunk):
         raise ValueError(f"a start of {given} latent frames in a video of {frames}: expected whole chunks of {chunk}, "
                          "and fewer than the video has; shorten it, or make the video longer")
+
+
+def build_plan(profile: Profile, request: ChunkRequest, frames: int, steps: int) -> ChunkPlan:
+    """Raises ValueError where the numbers make no plan."""
+    chunk, given = chunk_frames_of(profile, request.chunk_frames), given_frames(profile, request)
+    check_start(given, frames, chunk)
     if frames <= chunk and request.end_image is None:
         return dense(frames, frames, steps)   # nothing to look back to, so nothing to cache
     if request.plan == AS_PROFILED and profile.base_frames is not None and frames > profile.base_frames:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from comfy.model_management import intermediate_device
 from torch import Tensor
 
 from ...flowcache_core.plan import ChunkPlan, Window
@@ -16,9 +17,20 @@ from ...flowcache_core.sampling import profile_windows
 from ...flowcache_core.sampling.record import joined_trace
 from ...flowcache_core.sampling.stitching import Stitcher
 from ...flowcache_core.trace import PassRecord, Trace
+from .keeping import Place
 from .listening import Collector, Frames
-from .run import AS_PROFILED, ChunkedRun, ChunkRequest, given_frames, split
+from .run import (
+    AS_PROFILED,
+    ChunkedRun,
+    ChunkRequest,
+    build_plan,
+    check_start,
+    chunk_frames_of,
+    given_frames,
+    split,
+)
 from .vae_stream import VaeStream
+from .window_keeping import KeptVideo, WindowKeeper, request_facts
 
 
 @dataclass(frozen=True)
@@ -115,33 +127,119 @@ class WindowCollector(Collector):
         super().begin(run)
 
 
-def run_windows(windows: Sequence[Window], profile: Profile, request: ChunkRequest, frames: WindowFrames, model: Any,
-                words: Callable[[str], None] | None, sample: Callable[[Part], Tensor]) -> tuple[Tensor, Trace]:
-    """Latents of the video, as the host scales them, and the record of all windows.
+class WindowedRun:
+    """Makes a video window by window. steps: of a chunk; kept: the folder that it is kept in. Raises ValueError for a
+    beginning that does not fit, or a folder of another video."""
 
-    sample: samples a part and returns its latents, as the host scales them, what it was given included.
-    """
-    first, made, plans = first_chunks(profile, request.chunk_frames, windows), [], []
-    passes: list[PassRecord] = []
-    peak, prefix = 0, None
-    for number, window in enumerate(windows):
-        part_request = _part(request, first, number, prefix)
-        own = len(split(profile, request.chunk_frames, window.frames))
-        part_request = replace(part_request, prompts={c: p for c, p in part_request.prompts.items() if c < own})
-        frames.window(number, given_frames(profile, part_request))
-        told = words and (lambda text, n=number: words(f"window {n + 1} of {len(windows)}: {text}"))
-        listener = WindowCollector(frames, told)
-        samples = sample(Part(part_request, slice(window.start, window.stop), listener))
-        rows, trace = sum(len(plan.rows) for plan in plans), listener.trace
-        plans.append(listener.plan)
-        passes += [replace(p, row=p.row + rows) for p in trace.passes]
-        peak = max(peak, trace.kv_peak_bytes)
-        made.append(samples[:, :, window.prefix:])
-        if number + 1 < len(windows):
-            last = model.model.process_latent_in(samples[:, :, -windows[number + 1].prefix:])
-            with torch.inference_mode():
-                prefix = model.model.process_latent_out(frames.stitcher.prefix(last))
-    return torch.cat(made, dim=2), joined_trace(trace, windows, plans, passes, peak)
+    def __init__(self, windows: Sequence[Window], profile: Profile, request: ChunkRequest, frames: WindowFrames,
+                 model: Any, steps: int, kept: KeptVideo | None = None,
+                 words: Callable[[str], None] | None = None) -> None:
+        self._windows, self._profile, self._request, self._frames = windows, profile, request, frames
+        self._model, self._steps, self._kept, self._words = model, steps, kept, words
+        self._first = first_chunks(profile, request.chunk_frames, windows)
+        chunk, given = chunk_frames_of(profile, request.chunk_frames), given_frames(profile, request)
+        check_start(given, windows[-1].stop, chunk)
+        self._opened = self._window_of(given // chunk)
+        self._state, self._finished, notes = (None, {}, []) if kept is None else kept.load(model.load_device)
+        if self._state is None and request.prefix is not None:
+            parts = model.model.process_latent_in(request.prefix).split(chunk, dim=2)
+            self._finished = dict(enumerate(parts))
+        self._start = self._opened if self._state is None else self._state.video["window"]
+        self._passes: list[PassRecord] = [] if self._state is None else list(self._state.passes)
+        self._plans: list[ChunkPlan] = []
+        self._notes, self._peak = list(notes), 0
+
+    def _window_of(self, chunk: int) -> int:
+        """The window that makes a chunk of the video."""
+        ends = [self._first[n + 1] + w.prefix // chunk_frames_of(self._profile, self._request.chunk_frames)
+                for n, w in enumerate((*self._windows[1:], Window(0, 0, 0)))]
+        return next(n for n, end in enumerate(ends) if chunk < end)
+
+    def run(self, sample: Callable[[Part], Tensor]) -> tuple[Tensor, Trace]:
+        """Latents of the video, as the host scales them, and the record of all windows.
+
+        sample: samples a part and returns its latents, as the host scales them, what it was given included.
+        """
+        trace = None
+        try:
+            latents, trace = self._made(sample)
+            return latents, trace
+        finally:
+            if self._kept is not None:
+                self._kept.end(trace)
+
+    def _made(self, sample: Callable[[Part], Tensor]) -> tuple[Tensor, Trace]:
+        made, prefix, trace = [], None, None
+        for number, window in enumerate(self._windows):
+            part = self._asked(number, prefix)
+            if number < self._start:
+                self._plans.append(build_plan(self._profile, part, window.frames, self._steps))
+                samples = self._shown(number, prefix)
+            else:
+                samples, trace = self._sampled(number, part, sample)
+            made.append(samples[:, :, window.prefix:])
+            if number + 1 < len(self._windows):
+                last = self._model.model.process_latent_in(samples[:, :, -self._windows[number + 1].prefix:])
+                with torch.inference_mode():
+                    prefix = self._model.model.process_latent_out(self._frames.stitcher.prefix(last))
+        joined = joined_trace(trace, self._windows, self._plans, self._passes, self._peak)
+        joined.notes = list(dict.fromkeys([*self._notes, *joined.notes]))
+        return torch.cat(made, dim=2), joined
+
+    def _asked(self, number: int, prefix: Tensor | None) -> ChunkRequest:
+        """A window's share of what is asked for; what the video was given lies behind the window's own beginning."""
+        window, given = self._windows[number], self._request.prefix
+        if given is not None and number == self._opened and number:
+            rest = given[:, :, window.start + window.prefix:]
+            prefix = torch.cat([prefix, rest.to(prefix)], dim=2)
+        elif given is not None and number < self._opened and not number:
+            given = given[:, :, :window.frames - chunk_frames_of(self._profile, self._request.chunk_frames)]
+        part = _part(self._request, self._first, number, prefix)
+        part = part if number else replace(part, prefix=given)
+        own = len(split(self._profile, self._request.chunk_frames, window.frames))
+        return replace(part, prompts={c: p for c, p in part.prompts.items() if c < own})
+
+    def _shown(self, number: int, prefix: Tensor | None) -> Tensor:
+        """A finished window once more: its frames are decoded, and nothing is sampled."""
+        window, scaled = self._windows[number], self._model.model
+        known = torch.cat([self._finished[c] for c in sorted(self._finished)], dim=2)
+        new = known[:, :, window.start + window.prefix:window.stop].float().to(intermediate_device())
+        given = [] if prefix is None else [scaled.process_latent_in(prefix)]
+        self._frames.window(number, window.prefix if number else 0)
+        with torch.inference_mode():
+            for latent in (*given, new):
+                self._frames.chunk(latent)
+            return scaled.process_latent_out(torch.cat([*given, new], dim=2))
+
+    def _sampled(self, number: int, part: ChunkRequest, sample: Callable[[Part], Tensor]) -> tuple[Tensor, Trace]:
+        window, words, count = self._windows[number], self._words, len(self._windows)
+        self._frames.window(number, window.prefix if number else given_frames(self._profile, part))
+        told = words and (lambda text: words(f"window {number + 1} of {count}: {text}"))
+        before = sum(len(plan.rows) for plan in self._plans)
+
+        def numbered(passes: Sequence[PassRecord]) -> list[PassRecord]:
+            return [*self._passes, *(replace(p, row=p.row + before) for p in passes)]
+
+        listener = WindowCollector(self._frames, told) if self._kept is None else WindowKeeper(
+            self._kept, number, self._first[number], number + 1 == count, self._frames, told, numbered,
+            self._state if number == self._start else None, self._finished)
+        samples = sample(Part(part, slice(window.start, window.stop), listener))
+        self._plans.append(listener.plan)
+        self._passes = numbered(listener.trace.passes)
+        self._notes += listener.trace.notes
+        self._peak = max(self._peak, listener.trace.kv_peak_bytes)
+        return samples, listener.trace
+
+
+def kept_video(place: Place | None, profile: Profile, request: ChunkRequest, windows: Sequence[Window], seed: int,
+               **tensors: Tensor) -> KeptVideo | None:
+    """The folder of a video; None where it has no place. tensors: what the sampler is handed. Raises ValueError for a
+    folder of another video."""
+    if place is None:
+        return None
+    opening = given_frames(profile, request) // chunk_frames_of(profile, request.chunk_frames)
+    chunks = first_chunks(profile, request.chunk_frames, windows)[-1]
+    return KeptVideo(place, request_facts(request, windows, seed, **tensors), chunks, opening)
 
 
 def _part(request: ChunkRequest, first: Sequence[int], number: int, prefix: Tensor | None) -> ChunkRequest:

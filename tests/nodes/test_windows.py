@@ -24,10 +24,11 @@ def profile_with(pack, **changes):
                    **changes)
 
 
-def sampled(pack, profile, with_vae=True, words=None, **asked):
+def sampled(pack, profile, with_vae=True, words=None, policy=None, **asked):
     loading, sampling = (importlib.import_module(f"{pack.__name__}.nodes.{name}") for name in ("loading", "sampling"))
     model, clip, vae, _ = loading.load_demo({})
-    model = tiny.bridge(pack, "outer").attach(model, profile=profile)
+    more = {} if policy is None else {"policy": policy}
+    model = tiny.bridge(pack, "outer").attach(model, profile=profile, **more)
     yes, no = (clip.encode_from_tokens_scheduled(clip.tokenize(words)) for words in (FIRST, ""))
     wanted = {"seed": 3, "steps": 2, "cfg": 1.0, "shift": 0.0, "width": 0, "height": 0, "length": LENGTH,
               "batch_size": 1, "chunk_frames": 0, "schedule": "profile", "ar_step": -1, "noise_rule": "profile",
@@ -71,5 +72,84 @@ def test_windows_that_cannot_be_get_one_sentence(pack):
     profile = profile_with(pack)
     with pytest.raises(ValueError, match="16 latent frames .* sees 9 at a time: connect vae"):
         sampled(pack, profile, with_vae=False)
-    with pytest.raises(ValueError, match="windows are not kept by this node; empty out_folder"):
-        sampled(pack, profile, out_folder="long")
+
+
+def frames_and_chunks(base, made, name):
+    import safetensors.torch
+
+    files = sorted((base / "output" / name).glob("chunk-*.safetensors"))
+    return made.frames, [safetensors.torch.load_file(path)["latent"] for path in files]
+
+
+def same(a, b):
+    return len(a) == len(b) and all(map(torch.equal, a, b))
+
+
+def extended(pack, name, added):
+    """The inputs that Extend AR Video hands on."""
+    loading, extending = (importlib.import_module(f"{pack.__name__}.nodes.{part}") for part in ("loading", "extending"))
+    model = tiny.bridge(pack, "outer").attach(loading.load_demo({})[0], profile=profile_with(pack))
+    samples, length = extending.beginning(model, importlib.import_module("folder_paths").get_output_directory(), name,
+                                          None, added)
+    return {"prefix_latents": {"samples": samples}, "length": length}
+
+
+def changing(pack):
+    """A prompt that changes in the second window, and a policy that skips."""
+    policy = tiny.core(pack, "reuse").POLICIES.make("flowcache", {"threshold": "0.5", "warmup_steps": 1,
+                                                                  "last_steps": 0})
+    return {"prompts": f"0: {FIRST}; 4: {THEN}", "policy": policy}
+
+
+@pytest.fixture(scope="module")
+def whole_run(pack, base):
+    """What was made, its frames and chunks."""
+    made, latents = sampled(pack, profile_with(pack), **changing(pack), out_folder="whole")
+    frames, chunks = frames_and_chunks(base, made, "whole")
+    assert made.trace.counts()["reuse"]
+    torch.testing.assert_close(torch.cat(chunks, dim=2), latents, rtol=0, atol=1e-5)   # scaled and back
+    return made, frames, chunks
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_windows_are_kept_and_go_on_to_the_same_bits(pack, base, monkeypatch, caplog, whole_run, count):
+    """Stopped at the end of the first window (chunks 0-2), and in the second (3-4)."""
+    (made, whole, chunks), kept = whole_run, {**changing(pack), "out_folder": f"stopped{count}"}
+    folders, manager = tiny.core(pack, "run_folder"), importlib.import_module("comfy.model_management")
+    save = folders.RunFolder.save_state
+
+    def stop(self, state, last=False):
+        save(self, state, last)
+        if len(self.saved) == count:
+            raise manager.InterruptProcessingException
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folders.RunFolder, "save_state", stop)
+        with pytest.raises(manager.InterruptProcessingException):
+            sampled(pack, profile_with(pack), **kept)
+    assert f"resume_from set to stopped{count}" in caplog.text
+    with pytest.raises(ValueError, match=f"holds an unfinished run .{count} of 6 chunks"):
+        sampled(pack, profile_with(pack), **kept)
+    on = {**kept, "resume_from": f"stopped{count}"}
+    for other, said in (({"seed": 4}, "seed is 4"), ({"steps": 3}, "settings"), ({"length": 73}, "windows is")):
+        with pytest.raises(ValueError, match=f"is another run: .*{said}"):
+            sampled(pack, profile_with(pack), **{**on, **other})
+    again, _ = sampled(pack, profile_with(pack), **on)
+    frames, found = frames_and_chunks(base, again, f"stopped{count}")
+    assert same(found, chunks) and torch.equal(frames, whole)
+    assert [p.lanes for p in again.trace.passes] == [p.lanes for p in made.trace.passes]
+    assert [p.row for p in again.trace.passes] == [p.row for p in made.trace.passes]
+
+
+def test_extend_goes_on_in_a_later_window(pack, base, whole_run):
+    """Behind whole windows: as the longer video would have been; and from there it is kept and extended once more."""
+    profile, asked, (_, whole, chunks) = profile_with(pack), changing(pack), whole_run
+    sampled(pack, profile, length=33, prompts=FIRST, policy=asked["policy"], out_folder="short")   # the first window
+    made, _ = sampled(pack, profile, **asked, **extended(pack, "short", 2), out_folder="five")
+    frames, found = frames_and_chunks(base, made, "five")
+    torch.testing.assert_close(torch.cat(found, dim=2), torch.cat(chunks[:5], dim=2), rtol=0, atol=1e-3)
+    assert frames.shape[0] == 57 and (frames - whole[:57]).abs().max() <= 2 / 255
+    assert {lane.chunk for p in made.trace.passes for lane in p.lanes} == {3, 4}
+    more, _ = sampled(pack, profile, **asked, **extended(pack, "five", 1))
+    assert {lane.chunk for p in more.trace.passes for lane in p.lanes} == {5}
+    assert more.frames.shape[0] == 69 and (more.frames[:57] - frames).abs().max() <= 2 / 255
