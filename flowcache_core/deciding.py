@@ -38,9 +38,11 @@ class Deciding:
         infos, edge, first = [], number in (0, len(self.plan.rows) - 1), self.settings.streams[0]
         for chunk, step in p.moves:
             sigmas, changed = self._video.table(chunk).sigmas, (chunk, step) in self._changes
-            infos += [StepInfo(chunk, self._video_chunks, step, self.plan.steps_of(chunk), stream, item, sigmas[step],
-                               sigmas[step + 1], p.must_compute, edge, self.tokens(chunk),
-                               None if stream == first else first, self.settings.guide.strength, changed)
+            steps = self.plan.steps_of(chunk)
+            outside = not self.settings.may_skip(step, steps)
+            infos += [StepInfo(chunk, self._video_chunks, step, steps, stream, item, sigmas[step],
+                               sigmas[step + 1], p.must_compute or outside, edge, self.tokens(chunk),
+                               None if stream == first else first, self.settings.guide.strength, changed, outside)
                       for stream in self.streams(p) for item in range(self.settings.items)]
         return infos
 

@@ -77,7 +77,8 @@ def forecast(plan: ChunkPlan, settings: RunSettings, time_modulation: Callable[[
         decisions = _walk(plan, settings, time_modulation)
     except ValueError as error:
         why = str(error)
-    forced = frozenset(move for p in plan.passes() if p.kind == "denoise" and p.must_compute for move in p.moves)
+    forced = frozenset((chunk, step) for p in plan.passes() if p.kind == "denoise" for chunk, step in p.moves
+                       if p.must_compute or not settings.may_skip(step, plan.steps_of(chunk)))
     told = Forecast(plan, policy.name, decisions, why, forced, 0, 0, 0.0, 0.0, kv_bytes, rate)
 
     def share(p: Pass, row: int) -> float:
@@ -95,7 +96,7 @@ def forecast(plan: ChunkPlan, settings: RunSettings, time_modulation: Callable[[
 def _walk(plan: ChunkPlan, settings: RunSettings, time_modulation: Callable[[Tensor], Tensor]) -> Decisions:
     """The decisions of the first stream and item, made as a run makes them."""
     if settings.policy.per_row:
-        rows = foresee(settings.policy, settings.table, len(plan.chunks), time_modulation, plan)
+        rows = foresee(settings.policy, settings.table, len(plan.chunks), time_modulation, plan, settings.may_skip)
         return {(c, s): decision for c, chunk in enumerate(rows) for s, decision in enumerate(chunk)}
     lanes, made, changes = Lanes(settings.policy, settings.predictor), {}, context_changes(plan)
     seen: dict[float, Tensor] = {}
@@ -108,10 +109,11 @@ def _walk(plan: ChunkPlan, settings: RunSettings, time_modulation: Callable[[Ten
                 if settings.policy.signal == "time_modulation":
                     seen[time] = seen[time] if time in seen else time_modulation(torch.tensor([[time]]))[0]
                 signals[chunk] = seen.get(time)
+                outside = not settings.may_skip(step, plan.steps_of(chunk))
                 infos.append(StepInfo(
                     chunk, len(plan.chunks), step, plan.steps_of(chunk), FORESEEN_STREAM, 0,
-                    *table.sigmas[step:step + 2], p.must_compute, number in (0, len(plan.rows) - 1),
-                    context_changed=(chunk, step) in changes))
+                    *table.sigmas[step:step + 2], p.must_compute or outside, number in (0, len(plan.rows) - 1),
+                    context_changed=(chunk, step) in changes, outside=outside))
             for lane, decision in lanes.decide(infos, lambda lane, signals=signals: signals[lane.chunk]).items():
                 lanes.kept.setdefault(lane, None)
                 made[lane.chunk, dict(p.moves)[lane.chunk]] = decision

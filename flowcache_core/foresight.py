@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .plan.chunk_plan import ChunkPlan
-from .reuse.contract import Decision, Kind, ReusePolicy, StepInfo
+from .reuse.contract import OUTSIDE, Decision, Kind, ReusePolicy, StepInfo
 from .solvers.sigmas import SigmaTable
 
 CONTENT_FREE = ("none", "time_modulation")
@@ -40,9 +40,10 @@ def walk(policy: ReusePolicy, table: SigmaTable, chunk: int, chunks: int,
 
 
 def foresee(policy: ReusePolicy, table: SigmaTable, chunks: int, time_modulation: Callable[[Tensor], Tensor],
-            plan: ChunkPlan | None = None) -> list[tuple[Decision, ...]]:
-    """The decisions of every chunk, ahead of sampling. plan: needed by policies that decide by row. Raises ValueError
-    for a policy that looks at content."""
+            plan: ChunkPlan | None = None, may_skip: Callable[[int, int], bool] = lambda step, steps: True
+            ) -> list[tuple[Decision, ...]]:
+    """The decisions of every chunk, ahead of sampling. plan, and may_skip(step, steps): for policies that decide by
+    row. Raises ValueError for a policy that looks at content."""
     check_foreseeable(policy)
     signals: list[Tensor | None] = [None] * table.steps
     if policy.signal == "time_modulation":
@@ -50,12 +51,12 @@ def foresee(policy: ReusePolicy, table: SigmaTable, chunks: int, time_modulation
     if policy.per_row:
         if plan is None:
             raise ValueError(f"policy {policy.name} decides for all chunks of a row: show it together with a plan")
-        return _walk_rows(policy, table, plan, signals.__getitem__)
+        return _walk_rows(policy, table, plan, signals.__getitem__, may_skip)
     return [walk(policy, table, chunk, chunks, signals.__getitem__) for chunk in range(chunks)]
 
 
-def _walk_rows(policy: ReusePolicy, table: SigmaTable, plan: ChunkPlan, signal: Callable[[int], Tensor | None]
-               ) -> list[tuple[Decision, ...]]:
+def _walk_rows(policy: ReusePolicy, table: SigmaTable, plan: ChunkPlan, signal: Callable[[int], Tensor | None],
+               may_skip: Callable[[int, int], bool]) -> list[tuple[Decision, ...]]:
     """The decisions of every chunk where one holds for a whole row; a row in which a chunk starts is computed."""
     rows = [[move for p in row if p.kind == "denoise" for move in p.moves] for row in plan.rows]
     rows, state = [moves for moves in rows if moves], policy.new_state()
@@ -67,6 +68,8 @@ def _walk_rows(policy: ReusePolicy, table: SigmaTable, plan: ChunkPlan, signal: 
         decision = policy.decide(state, info, seen)
         if any(not made[c] for c, _ in moves) and not decision.computes:
             decision = Decision(Kind.COMPUTE, "a chunk has nothing to reuse yet")
+        if not decision.computes and not all(may_skip(s, plan.steps_of(c)) for c, s in moves):
+            decision = Decision(Kind.COMPUTE, OUTSIDE)
         state = policy.observe(state, info, seen, decision)
         for c, _ in moves:
             made[c].append(decision)

@@ -92,8 +92,9 @@ class Lanes:
             seen, place = {lane.chunk: signal(lane) for lane in own}, Lane(ROW, told.stream, told.item)
             made = shared.get(told.item) if not self.policy.per_stream else None
             made = made or self.policy.decide(self.state(place), told, seen)
-            if not made.computes and any(i.must_compute for i in infos):
-                made = self._computed(made, "the plan must compute")
+            forced = next((i for i in infos if i.must_compute), None)
+            if not made.computes and forced is not None:
+                made = self._computed(made, forced.why_computed)
             elif not made.computes and any(lane not in self.kept for lane in own):
                 made = self._computed(made, "a chunk has nothing to reuse yet")
             shared[told.item] = made
@@ -123,7 +124,7 @@ class Lanes:
 
     def _first(self, lane: Lane, info: StepInfo, seen: Any, made: dict[Lane, Decision]) -> Decision:
         if info.must_compute:
-            return Decision(Kind.COMPUTE, "the plan must compute")
+            return Decision(Kind.COMPUTE, info.why_computed)
         decision = None
         if not self.policy.per_stream:
             decision = next((d for other, d in made.items() if other[::2] == lane[::2]), None)

@@ -19,6 +19,7 @@ from .solvers.noise import NoiseRule, PerChunk
 from .solvers.sigmas import SigmaTable
 from .solvers.unipc import UniPC
 
+NEAR = 1e-6   # 0.3 of 10 steps is step 3
 CONTEXT = "context"   # key of the prompts that commit passes use in place of their stream's
 Texts = Mapping[str, Sequence[Tensor]]   # embedded prompts of every chunk, by stream
 
@@ -33,7 +34,8 @@ class RunSettings:
     blended with that of its near-clean pass; given_noise: how noisy prefix chunks and held frames are shown to the
     network, 0..1000, with fresh noise in every row (None: as they are, prefix chunks at context_timestep and held
     frames at 0); sparse: which keys are looked at (None: all); first_chunk, video_chunks: the number that the plan's
-    first chunk has in the finished video, and the chunks of that, where the plan makes only a part of it."""
+    first chunk has in the finished video, and the chunks of that, where the plan makes only a part of it; reuse_from,
+    reuse_until: the part of a chunk's steps, 0..1, in which the policy may skip."""
 
     table: SigmaTable
     height: int
@@ -57,12 +59,17 @@ class RunSettings:
     sparse: SparseAttention | None = None
     first_chunk: int = 0
     video_chunks: int | None = None
+    reuse_from: float = 0.0
+    reuse_until: float = 1.0
 
     def __post_init__(self) -> None:
         if self.items < 1:
             raise ValueError(f"batch of {self.items}: expected at least 1 item")
         if self.given_noise is not None and not 0 <= self.given_noise <= 1000:
             raise ValueError(f"noise of {self.given_noise} on given frames: expected 0 to 1000 (20 is usual, 0 is off)")
+        if not 0 <= self.reuse_from <= self.reuse_until <= 1:
+            raise ValueError(f"skipping from {self.reuse_from:g} until {self.reuse_until:g} of a chunk's steps: "
+                             "expected two numbers of 0 to 1, the first one not above the second")
         _ = self.guide   # checks the scale
 
     @property
@@ -73,12 +80,17 @@ class RunSettings:
     def streams(self) -> tuple[str, ...]:
         return self.guide.streams
 
+    def may_skip(self, step: int, steps: int) -> bool:
+        """Whether the policy is asked at a step of so many; elsewhere it is told that everything is computed."""
+        return self.reuse_from - NEAR <= step / steps <= self.reuse_until + NEAR
+
     def describe(self) -> dict[str, Any]:
         """As the trace holds it."""
         named = type(self.guidance).__name__ if isinstance(self.guidance, Guidance) else self.guidance
         return {"steps": self.table.steps, "seed": self.seed, "guidance": named, "items": self.items,
                 "latent": [self.height, self.width], "solver": self.solver.name, "policy": self.policy.name,
                 "policy_settings": self.policy.settings(), "predictor": self.predictor.name,
+                "reuse_from": self.reuse_from, "reuse_until": self.reuse_until,
                 "budget": None if self.budget.amount is None else f"{self.budget.amount:g} {self.budget.unit}",
                 "sink_chunks": self.budget.sink_chunks, "recent_chunks": self.budget.recent_chunks,
                 "scorer": self.compression.scorer.name if self.compression else None,

@@ -28,10 +28,11 @@ def told_of(run: Generation, rate: float | None = None) -> Forecast:
                     wan_architecture(TINY.dim, TINY.ffn, TINY.layers, 5), TOKENS, shape, run.trace.kv_peak_bytes, rate)
 
 
+@pytest.mark.parametrize("span", [{}, {"reuse_from": 0.34, "reuse_until": 0.7}], ids=["all steps", "some steps"])
 @pytest.mark.parametrize("policy", [TIME, EveryNth(interval=3), Off()], ids=lambda policy: policy.name)
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.name)
-def test_forecast_is_what_the_run_does(plan, policy):
-    run = tiny_run(plan, policy=policy, items=2)
+def test_forecast_is_what_the_run_does(plan, policy, span):
+    run = tiny_run(plan, policy=policy, items=2, **span)
     told = told_of(run)
     run.run()
     assert told.calls == run.trace.summary()["model_calls"]

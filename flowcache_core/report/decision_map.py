@@ -3,12 +3,13 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from ..reuse.contract import OUTSIDE
 from ..trace import LaneRecord, Trace
 from .canvas import Canvas
 from .grid import Grid
 from .palette import DECISIONS, EMPTY, FORCED, Colour
 
-FORCED_REASONS = frozenset({"warm-up", "last steps", "the plan must compute"})
+FORCED_REASONS = frozenset({"warm-up", "last steps", "the plan must compute", OUTSIDE})
 WORDS = {"compute": "computed", "forced": "always computed (warm-up, last steps, plan)", "reuse": "reused",
          "predict": "predicted", "partial": "computed in part", "derive": "derived from another stream"}
 

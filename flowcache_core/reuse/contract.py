@@ -18,6 +18,8 @@ from ..registry import Registry, check_knobs
 
 NOT_FINITE = "the signal is not finite"   # reason of a decision; the run counts and reports it
 
+OUTSIDE = "outside of the steps that may be skipped"   # reason of a decision
+
 SignalKind = Literal["none", "time_modulation", "patch_embedding", "latent", "guided_velocity", "hidden", "history"]
 """time_modulation: of the timestep alone; patch_embedding: of the chunk's latent, tokens `(N, D)`; latent: before the
 step, `(C, f, h, w)`; guided_velocity: what the step before gave to the solver, `(C, f, h, w)`; hidden: what its last
@@ -83,7 +85,7 @@ class StepInfo:
     """Where a decision is made: one step of one lane. sigma, sigma_next: noise before and after the step. edge_row:
     the step is part of the plan's first or last row. tokens: of the chunk. source: the stream from which this one may
     be derived. guidance: its scale (1: off). context_changed: a chunk that this one sees has entered or finished since
-    its last step."""
+    its last step. outside: the step must be computed since the run lets a policy skip in another part of the steps."""
 
     chunk: int
     chunks: int
@@ -99,6 +101,12 @@ class StepInfo:
     source: str | None = None
     guidance: float = 1.0
     context_changed: bool = False
+    outside: bool = False
+
+    @property
+    def why_computed(self) -> str:
+        """The reason where it must be computed."""
+        return OUTSIDE if self.outside else "the plan must compute"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from flowcache_core.fingerprint import fingerprint
 from flowcache_core.plan import diffusion_forcing, rolling, sequential
 from flowcache_core.reuse import POLICIES, PREDICTORS, Kind
-from flowcache_core.reuse.contract import Outcome
+from flowcache_core.reuse.contract import OUTSIDE, Outcome
 from flowcache_core.reuse.magnitudes import Magnitudes
 from flowcache_core.reuse.schedules import Schedule
 from flowcache_core.run_state import read_state, write_state
@@ -205,6 +205,26 @@ def test_what_the_plan_must_compute_is_computed(name, model, make):
     run.run()
     lanes = [lane for p in run.trace.passes for lane in p.lanes if (lane.chunk, lane.step) in must]
     assert len(lanes) == 16 and {lane.decision for lane in lanes} == {"compute"}
+
+
+@by_policy
+def test_nothing_is_skipped_outside_of_the_steps_that_the_run_allows(name, model, make):
+    """Steps 0 to 4 and 8, 9 of 10 are computed, for that reason; within, something is skipped."""
+    run = run_with(make(name), model, **BATCH, reuse_from=0.5, reuse_until=0.7)
+    run.run()
+    lanes = [lane for p in run.trace.passes for lane in p.lanes]
+    outside = [lane for lane in lanes if lane.step not in (5, 6, 7)]
+    assert {lane.decision for lane in outside} == {"compute"}
+    assert run.settings.policy.per_row or {lane.reason for lane in outside} == {OUTSIDE}
+    never = run_with(make(name), model, **BATCH, reuse_from=0.05, reuse_until=0.05)   # between two steps
+    off = run_with(POLICIES.make("off"), model, **BATCH)
+    assert torch.equal(never.run(), off.run())
+
+
+@pytest.mark.parametrize(("start", "end"), [(-0.1, 1.0), (0.6, 0.5), (0.0, 1.1)])
+def test_a_part_of_the_steps_that_is_none_is_refused(model, start, end):
+    with pytest.raises(ValueError, match="expected two numbers of 0 to 1"):
+        run_with(POLICIES.make("off"), model, reuse_from=start, reuse_until=end)
 
 
 @by_pair
