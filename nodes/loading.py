@@ -15,6 +15,7 @@ from ..flowcache_core.checkpoints import open_checkpoint, recognise
 from ..flowcache_core.demo.bundle import CODEC, TRANSFORMER
 from ..flowcache_core.demo.text import DemoTextEncoder
 from ..flowcache_core.profiles import Profile, load_profile
+from .bridge.demo_preview import show_decoded
 from .bridge.outer import attach
 
 DEMO = "demo (bundled)"
@@ -57,7 +58,7 @@ def file_names() -> list[str]:
 
 def load_demo(options: dict[str, Any]) -> tuple[Any, DemoClip, comfy.sd.VAE, str]:
     model = _model(dict(comfy.utils.load_torch_file(str(TRANSFORMER))), {"dtype": torch.float32, **options}, {})
-    return attach(model, profile=load_profile("demo")), DemoClip(), _demo_vae(), "bundled demo model"
+    return attach(show_decoded(model), profile=load_profile("demo")), DemoClip(), _demo_vae(), "bundled demo model"
 
 
 def _demo_vae() -> comfy.sd.VAE:
