@@ -10,6 +10,7 @@ The index is the chunk's position in the finished video.
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 ENTRY = re.compile(r"\s*(\d+)\s*(?:(\+)|-\s*(\d+))?\s*:\s*([^\s,:]+)\s*")
@@ -96,11 +97,18 @@ def parse_per_chunk(value: "str | float | PerChunk") -> PerChunk:
 
 def parse_prompts(text: str, chunks: int) -> tuple[str, ...]:
     """A prompt for every chunk: `0: a cat; 3: a dog`, or one prompt for all. The last one holds."""
+    prompts = prompt_starts(text)
+    check_starts(prompts, chunks)
+    return tuple(prompts[max(p for p in prompts if p <= c)] for c in range(chunks))
+
+
+def prompt_starts(text: str) -> dict[int, str]:
+    """The prompts by the chunk at which they begin, where nobody has said yet how many chunks there are."""
     parts = text.split(";")
     if not re.match(r"\s*\d+\s*:", text):
         if len(parts) > 1:
             raise ValueError(f"prompt {text!r}: several prompts need a first chunk each: '0: a cat; 3: a dog'")
-        return (text.strip(),) * chunks
+        return {0: text.strip()}
     prompts: dict[int, str] = {}
     for part in parts:
         match = re.fullmatch(r"\s*(\d+)\s*:\s*(.*?)\s*", part, re.DOTALL)
@@ -108,9 +116,14 @@ def parse_prompts(text: str, chunks: int) -> tuple[str, ...]:
             raise ValueError(f"prompt {part.strip()!r}: expected 'CHUNK: text'")
         if prompts and int(match[1]) <= max(prompts):
             raise ValueError(f"prompt for chunk {match[1]}: chunks must ascend")
-        if int(match[1]) >= chunks:
-            raise ValueError(f"prompt for chunk {match[1]}: the video has {chunks} chunks, 0 to {chunks - 1}")
         prompts[int(match[1])] = match[2]
     if 0 not in prompts:
         raise ValueError(f"prompt {text!r}: chunk 0 has none; begin with '0: ...'")
-    return tuple(prompts[max(p for p in prompts if p <= c)] for c in range(chunks))
+    return prompts
+
+
+def check_starts(starts: Iterable[int], chunks: int) -> None:
+    """Raises ValueError for a prompt that begins behind the end of a video of so many chunks."""
+    late = next((start for start in starts if start >= chunks), None)
+    if late is not None:
+        raise ValueError(f"prompt for chunk {late}: the video has {chunks} chunks, 0 to {chunks - 1}")

@@ -1,4 +1,4 @@
-"""Chunked AR Sampler, and the same as a SAMPLER."""
+"""Chunked AR Sampler."""
 
 import sys
 from collections.abc import Callable
@@ -6,9 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..flowcache_core.solvers import NOISE_RULES, SOLVERS
-from .bridge.chunked import ChunkedSampler
-from .bridge.run import ORDERS, ChunkRequest
+from ..flowcache_core.solvers import NOISE_RULES
+from .bridge.run import ORDERS
 from .declare import Report, given, schema
 from .sampling import AS_PROFILED, GIVEN, Asked, sample
 
@@ -24,14 +23,14 @@ def _whole(name: str, default: int, low: int, high: int, tooltip: str, **more: A
     return given(io.Int.Input, name, default=default, min=low, max=high, tooltip=tooltip, **more)
 
 
-def _teller(node_id: str | None) -> Callable[[str], None] | None:
+def teller(node_id: str | None) -> Callable[[str], None] | None:
     """Shows words on the node while it runs, where the host can."""
     server = getattr(sys.modules.get("server"), "PromptServer", None)   # not there in a process without a server
     send = getattr(getattr(server, "instance", None), "send_progress_text", None)
     return None if send is None or not node_id else lambda text: send(text, node_id)
 
 
-def _schedule_inputs() -> list[Any]:
+def schedule_inputs() -> list[Any]:
     return [
         _whole("chunk_frames", 0, 0, 64, "Latent frames a chunk; 0 is what the model was made for."),
         given(io.Combo.Input, "schedule", options=list(ORDERS), default=AS_PROFILED,
@@ -69,7 +68,7 @@ class ChunkedARSampler(io.ComfyNode):
                 _whole("height", 0, 0, 8192, "Pixels; 0 is the profile's. Unused with a latent.", step=16),
                 _whole("length", 81, 1, 100001, "Pixel frames, 4n + 1. Unused where a latent is connected.", step=4),
                 _whole("batch_size", 1, 1, 64, "Videos at once."),
-                *_schedule_inputs(),
+                *schedule_inputs(),
                 given(io.Combo.Input, "noise_rule", options=[AS_PROFILED, *NOISE_RULES.names(), GIVEN],
                       default=AS_PROFILED, advanced=True,
                       tooltip="Where noise comes from: by seed and chunk (per_chunk), as ComfyUI's own AR sampler "
@@ -103,32 +102,6 @@ class ChunkedARSampler(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, positive: list, negative: list, **asked: Any) -> io.NodeOutput:
-        made = sample(model, positive, negative, Asked(**asked), _teller(cls.hidden.unique_id))
+        made = sample(model, positive, negative, Asked(**asked), teller(cls.hidden.unique_id))
         frames = ExecutionBlocker(NO_FRAMES) if made.frames is None else made.frames
         return io.NodeOutput(made.latent, made.trace, frames)
-
-
-class ChunkedARSamplerSelect(io.ComfyNode):
-    """For SamplerCustomAdvanced, with its own noise, sigmas and guider."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return schema(
-            "FlowCache_SamplerChunkedAR", "Sampler Chunked AR",
-            description="The chunked sampler as a SAMPLER: noise, guider and sigmas come from their own nodes, "
-                        "guidance "
-                        "variants included. The sigmas are those of one chunk.",
-            search_aliases=["autoregressive", "causal", "sampler", "custom", "flowcache"],
-            inputs=[
-                *_schedule_inputs(),
-                given(io.Combo.Input, "solver", options=[AS_PROFILED, *SOLVERS.names()], default=AS_PROFILED,
-                      tooltip="How a step is taken. renoise is for few-step models alone."),
-                given(io.Combo.Input, "noise_rule", options=[GIVEN, AS_PROFILED, *NOISE_RULES.names()], default=GIVEN,
-                      tooltip="given: the noise node's, at the start. The others draw by its seed."),
-            ],
-            outputs=[io.Sampler.Output(display_name="SAMPLER")])
-
-    @classmethod
-    def execute(cls, chunk_frames: int, schedule: str, ar_step: int, solver: str, noise_rule: str) -> io.NodeOutput:
-        return io.NodeOutput(ChunkedSampler(ChunkRequest(solver=solver, chunk_frames=chunk_frames, ar_step=ar_step,
-                                                         plan=schedule, noise=noise_rule)))

@@ -34,4 +34,5 @@ class FlowCache(io.ComfyNode):
     def execute(cls, model: Any, preset: str) -> io.NodeOutput:
         chosen = chosen_preset(profile_of(template_of(model.model_options)), preset)
         return io.NodeOutput(attach(model, policy=chosen.policy, predictor=chosen.predictor, budget=chosen.budget,
-                                    compression=chosen.compression, note=chosen.note))
+                                    compression=chosen.compression, note=chosen.note, reuse_from=0.0,
+                                    reuse_until=1.0))

@@ -21,6 +21,10 @@ class FlowCachePolicy(io.ComfyNode):
             return given(io.Int.Input, name, default=-1, min=-1, max=1000, tooltip=f"{tooltip} -1: as the policy has "
                                                                                    f"it.")
 
+        def share(name: str, default: float, tooltip: str) -> Any:
+            return given(io.Float.Input, name, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip,
+                         optional=True)
+
         return schema(
             "FlowCache_Policy", "FlowCache Policy",
             description="Skips denoising steps whose result would hardly differ from the last computed one, chunk by "
@@ -46,15 +50,23 @@ class FlowCachePolicy(io.ComfyNode):
                               "embedding and head with the current time."),
                 given(io.String.Input, "more_settings", default="", advanced=True,
                       tooltip="Other settings of the policy, as in 'interval=3'."),
+                share("start_percent", 0.0, "Share of the steps before which nothing is skipped: 0.15 computes the "
+                                            "first 15 % of every chunk."),
+                share("end_percent", 1.0, "Share of the steps after which nothing is skipped."),
             ],
             outputs=[io.Model.Output(display_name="MODEL")])
 
     @classmethod
     def execute(cls, model: Any, policy: str, preset: str, threshold: str, warmup_steps: int, last_steps: int,
-                max_consecutive_skips: int, predictor: str, more_settings: str) -> io.NodeOutput:
+                max_consecutive_skips: int, predictor: str, more_settings: str, start_percent: float = 0.0,
+                end_percent: float = 1.0) -> io.NodeOutput:
         counts = {"warmup_steps": warmup_steps, "last_steps": last_steps,
                   "max_consecutive_skips": max_consecutive_skips}
         widgets = {"threshold": threshold.strip() or None, **{k: None if v < 0 else v for k, v in counts.items()}}
         made, stand_in = reuse(profile_of(template_of(model.model_options)), policy, preset, widgets, more_settings,
                                predictor)
-        return io.NodeOutput(attach(model, policy=made, predictor=stand_in))
+        if start_percent > end_percent:
+            raise ValueError(f"start_percent {start_percent:g} above end_percent {end_percent:g}: nothing could be "
+                             "skipped; set start below end, or policy to off")
+        return io.NodeOutput(attach(model, policy=made, predictor=stand_in, reuse_from=start_percent,
+                                    reuse_until=end_percent))

@@ -14,7 +14,7 @@ import latent_preview
 import torch
 from torch import Tensor
 
-from ..flowcache_core.per_chunk import parse_prompts
+from ..flowcache_core.per_chunk import check_starts, prompt_starts
 from ..flowcache_core.plan import Window
 from ..flowcache_core.profiles import Profile
 from ..flowcache_core.trace import Trace
@@ -142,24 +142,26 @@ def request_of(profile: Profile, asked: Asked, frames: int) -> ChunkRequest:
         raise ValueError("sigmas together with steps or shift: the sigmas say both; set steps and shift to 0, or leave "
                          "sigmas open")
     windows = windows_of(profile, asked.schedule, asked.chunk_frames, frames)
-    chunks = first_chunks(profile, asked.chunk_frames, windows)[-1]
+    prompts = encoded_prompts(asked.prompts, asked.clip)
+    check_starts(prompts, first_chunks(profile, asked.chunk_frames, windows)[-1])
     return ChunkRequest(
         steps=(asked.steps or profile.steps) if own_levels else None, shift=asked.shift or None,
         chunk_frames=asked.chunk_frames, ar_step=asked.ar_step, plan=asked.schedule,
-        noise=GIVEN if asked.noise is not None else asked.noise_rule, prompts=prompts_of(asked, chunks),
+        noise=GIVEN if asked.noise is not None else asked.noise_rule, prompts=prompts,
         prefix=None if asked.prefix_latents is None else asked.prefix_latents["samples"],
         start_image=asked.start_image, end_image=asked.end_image, vae=asked.vae)
 
 
-def prompts_of(asked: Asked, chunks: int) -> dict[int, list]:
+def encoded_prompts(text: str, clip: Any) -> dict[int, list]:
     """Conditionings by the chunk at which they begin. Raises ValueError without a text encoder."""
-    if not asked.prompts.strip():
+    if not text.strip():
         return {}
-    if asked.clip is None:
+    if clip is None:
         raise ValueError("prompts per chunk without a text encoder: connect clip, or empty the prompts")
-    named = parse_prompts(asked.prompts, chunks)
-    begins = [c for c in range(chunks) if c == 0 or named[c] != named[c - 1]]
-    return {c: asked.clip.encode_from_tokens_scheduled(asked.clip.tokenize(named[c])) for c in begins}
+    starts = prompt_starts(text)
+    before = dict(zip(list(starts)[1:], starts.values(), strict=False))   # the prompt that each one ends
+    return {chunk: clip.encode_from_tokens_scheduled(clip.tokenize(prompt)) for chunk, prompt in starts.items()
+            if before.get(chunk) != prompt}
 
 
 __all__ = ["AS_PROFILED", "GIVEN", "Asked", "Sampled", "sample"]

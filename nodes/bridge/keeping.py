@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .run import ChunkedRun
 
 logger = logging.getLogger(__name__)
+TRACE = "trace.json"   # in the folder of a run
 
 
 def inside(root: str, name: str) -> Path:
@@ -108,7 +109,7 @@ class Keeper(Collector):
         self._undecoded.clear()
         if self._home is None:
             return
-        trace.save(self._folder / "trace.json")
+        trace.save(self._folder / TRACE)
         if not self._home.ended:
             logger.warning("FlowCache: stopped with %d of %d chunks kept in %s; to go on, queue the same graph with "
                            "resume_from set to %s", len(self._home.saved), self._home.chunks, self._folder, self._name)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...flowcache_core.generation import Generation, Given, RunSettings
+from ...flowcache_core.per_chunk import check_starts
 from ...flowcache_core.plan import ChunkPlan, dense
 from ...flowcache_core.plan.chunk_plan import Chunk, split_frames
 from ...flowcache_core.profiles import Profile
@@ -172,6 +173,7 @@ def asked(guider: Any, options: dict[str, Any], request: ChunkRequest, handed: T
     sampling = guider.model_patcher.get_model_object("model_sampling")
     table = levels(profile, request) if request.steps else handed_levels(handed, sampling)
     plan = build_plan(profile, request, noise.shape[2], table.steps)
+    check_starts(request.prompts, len(plan.chunks) - plan.end_chunks)
     names = tuple(name for name in roles(guider.conds).values()
                   if not name.startswith("uncond#") or needs_negative(guider, options))
     rule = profile.noise_rule if request.noise in (AS_PROFILED, GIVEN) else request.noise
@@ -180,7 +182,8 @@ def asked(guider: Any, options: dict[str, Any], request: ChunkRequest, handed: T
         table, *noise.shape[-2:], items=noise.shape[0], seed=seed,
         guidance=HostGuidance(names, getattr(guider, "cfg", 1.0)),
         first_table=first_table(profile, plan, request.shift or profile.shift), solver=SOLVERS.make(solver),
-        policy=template.policy, predictor=template.predictor, budget=template.budget, compression=template.compression,
+        policy=template.policy, predictor=template.predictor, reuse_from=template.reuse_from,
+        reuse_until=template.reuse_until, budget=template.budget, compression=template.compression,
         noise_rule=NOISE_RULES.make(rule), context_timestep=profile.context_timestep,
         given_noise=profile.addnoise, sparse=template.sparse, first_chunk=request.first_chunk,
         video_chunks=request.video_chunks,

@@ -16,7 +16,8 @@ from .model_hooks import KEY
 class Template:
     """profile: how the model is sampled, None where no node has said; policy, predictor: what may be skipped; budget,
     compression: what the KV cache may hold; sparse: which keys are looked at (None: all); kv_device, kv_dtype: where
-    and how exactly the cache holds them, "auto" is up to the run; note: what the preset has to say."""
+    and how exactly the cache holds them, "auto" is up to the run; note: what the preset has to say; reuse_from,
+    reuse_until: see `RunSettings`."""
 
     profile: Profile | None = None
     policy: ReusePolicy = field(default_factory=Off)
@@ -27,6 +28,8 @@ class Template:
     kv_device: str = "auto"
     kv_dtype: str = "auto"
     note: str = ""
+    reuse_from: float = 0.0
+    reuse_until: float = 1.0
 
 
 def template_of(options: dict[str, Any]) -> Template:

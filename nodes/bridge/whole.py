@@ -77,7 +77,8 @@ class WholeVideo:
         # The table only counts the steps: the sampler has its own.
         self._settings = RunSettings(flow_table(steps, 1.0), *shape[-2:], items=shape[0], policy=template.policy,
                                      guidance=HostGuidance(names, getattr(guider, "cfg", 1.0)),
-                                     predictor=template.predictor)
+                                     predictor=template.predictor, reuse_from=template.reuse_from,
+                                     reuse_until=template.reuse_until)
         self._plan = dense(shape[2], shape[2], steps)
         self._backbone = ComfyBackbone(guider, options, 0, [], alone=True)
         template.policy.check(1)

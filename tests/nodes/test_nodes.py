@@ -117,6 +117,25 @@ def test_policy_and_budget_change_the_video_and_off_does_not(queue, base):
     assert bounded.shape[2] == 12 and torch.isfinite(bounded).all()
 
 
+def test_start_and_end_percent_bound_what_a_policy_skips(queue, base):
+    """On chunks, and under an ordinary sampler."""
+    def run(prompt, start, end):
+        spans = {**POLICY, "max_consecutive_skips": 0, "start_percent": start, "end_percent": end}
+        return saved(queue, base, behind(prompt, policy=node("FlowCache_Policy", **spans)))
+
+    latent = node("EmptyHunyuanLatentVideo", width=96, height=96, length=9, batch_size=1)
+    whole = {"size": latent, "make": node(
+        "KSampler", model=["policy", 0], positive=["yes", 0], negative=["no", 0], latent_image=["size", 0], seed=1,
+        steps=4, cfg=1.0, sampler_name="euler", scheduler="simple", denoise=1.0)}
+    for changes in ({}, whole):
+        plain = saved(queue, base, behind(graph(length=9) | changes))
+        assert torch.equal(run(graph(length=9) | changes, 0.3, 0.4), plain)   # between steps 1 and 2 of 4
+        late, all_of_them = (run(graph(length=9) | changes, start, 1.0) for start in (0.6, 0.0))
+        assert not torch.equal(late, plain) and not torch.equal(late, all_of_them)
+    with pytest.raises(host.PromptFailed, match="start_percent 0.9 above end_percent 0.5"):
+        run(graph(), 0.9, 0.5)
+
+
 @pytest.mark.parametrize(("policy", "threshold"), [("flowcache", "5"), ("teacache", "5"), ("easycache", "50"),
                                                    ("motioncache", "5"), ("mixcache", "100")])
 def test_ksampler_with_a_policy_samples_the_whole_video(queue, base, policy, threshold):
@@ -160,7 +179,7 @@ def stop_at(monkeypatch, pack, chunk: int) -> None:
     """Interrupts the host when this chunk is finished."""
     import comfy.model_management
 
-    monkeypatch.setattr(tiny.bridge(pack, "listening").Listener, "chunk", lambda self, number, latent: number == chunk
+    monkeypatch.setattr(tiny.bridge(pack, "listening").Collector, "chunk", lambda self, number, latent: number == chunk
                         and comfy.model_management.interrupt_current_processing(True))
 
 
