@@ -70,7 +70,7 @@ def forecast(plan: ChunkPlan, settings: RunSettings, time_modulation: Callable[[
              rate: float | None = None) -> Forecast:
     """shape: what the KV budget is counted with. Raises ValueError for a policy that does not fit the plan."""
     policy, tokens = settings.policy, chunk_tokens(plan, tokens_per_frame)
-    policy.check(len(plan.chunks))
+    policy.check(_video_chunks(plan, settings))
     decisions, why = None, ""
     try:
         check_foreseeable(policy)
@@ -93,12 +93,17 @@ def forecast(plan: ChunkPlan, settings: RunSettings, time_modulation: Callable[[
                    flops=rows * flops.computed, whole_flops=rows * flops.active)
 
 
+def _video_chunks(plan: ChunkPlan, settings: RunSettings) -> int:
+    return settings.video_chunks or len(plan.chunks) - plan.end_chunks
+
+
 def _walk(plan: ChunkPlan, settings: RunSettings, time_modulation: Callable[[Tensor], Tensor]) -> Decisions:
     """The decisions of the first stream and item, made as a run makes them."""
     if settings.policy.per_row:
         rows = foresee(settings.policy, settings.table, len(plan.chunks), time_modulation, plan, settings.may_skip)
         return {(c, s): decision for c, chunk in enumerate(rows) for s, decision in enumerate(chunk)}
-    lanes, made, changes = Lanes(settings.policy, settings.predictor), {}, context_changes(plan)
+    lanes, made = Lanes(settings.policy, settings.predictor, settings.first_chunk), {}
+    changes, chunks = context_changes(plan), _video_chunks(plan, settings)
     seen: dict[float, Tensor] = {}
     for number, row in enumerate(plan.rows):
         for p in (p for p in row if p.kind == "denoise"):
@@ -111,7 +116,7 @@ def _walk(plan: ChunkPlan, settings: RunSettings, time_modulation: Callable[[Ten
                 signals[chunk] = seen.get(time)
                 outside = not settings.may_skip(step, plan.steps_of(chunk))
                 infos.append(StepInfo(
-                    chunk, len(plan.chunks), step, plan.steps_of(chunk), FORESEEN_STREAM, 0,
+                    chunk, chunks, step, plan.steps_of(chunk), FORESEEN_STREAM, 0,
                     *table.sigmas[step:step + 2], p.must_compute or outside, number in (0, len(plan.rows) - 1),
                     context_changed=(chunk, step) in changes, outside=outside))
             for lane, decision in lanes.decide(infos, lambda lane, signals=signals: signals[lane.chunk]).items():

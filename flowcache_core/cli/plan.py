@@ -1,22 +1,23 @@
 """`plan`: the schedule as text and picture, before anything is sampled."""
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..plan import ChunkPlan, Window
+from ..plan import ChunkPlan, Window, outer_windows
 from ..profiles import Profile
-from ..sampling import PlanRequest, profile_windows
+from ..sampling import PlanRequest
 from .arguments import add_plan_options, add_reuse_options, build_schedule
 from .model_options import add_model_options, choose_profile, load_backbone
+from .source_options import add_window_options, window_sizes
 
 
 def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser("plan", help="show a schedule: which chunk takes which step when")
     add_plan_options(parser)
     add_reuse_options(parser)
+    add_window_options(parser.add_argument_group("windows"))
     parser.add_argument("--shift", type=float, help="of the noise levels (default from the profile)")
     add_model_options(parser)
     parser.add_argument("--out", type=Path, help="write the schedule as a PNG to this file")
@@ -27,16 +28,18 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
 
     from ..report import plan_picture, plan_text
+    from ..report.window_table import window_sentence, window_table
     from ..video import write_png
 
     profile = choose_profile(args)
     schedule = build_schedule(args, profile)
-    windows = planned_windows(profile, schedule)
+    windows = planned_windows(args, profile, schedule)
     plans = [window_plan(schedule, window) for window in windows]
     chunks = sum(len(p.chunks) - (p.prefix_chunks if n else 0) for n, p in enumerate(plans))
     if len(plans) > 1:
-        print(f"{chunks} chunks in {len(plans)} windows of at most {profile.base_frames} latent frames, one after the "
-              f"other\n\n{window_table(profile, windows, plans)}")
+        streams = 1 if profile.guidance == 1 else 2
+        calls = [streams * sum(1 for _ in plan.passes()) for plan in plans]   # none skipped
+        print(f"{window_sentence(windows, chunks)}\n\n{window_table(windows, plans, calls)}")
     different = [n for n, plan in enumerate(plans) if plan not in plans[:n]]
     for n in different:
         print(plan_text(plans[n]) if len(plans) == 1 else f"\nwindow {n + 1}: {plan_text(plans[n])}")
@@ -53,27 +56,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             "picture": str(args.out) if args.out else None}
 
 
-def planned_windows(profile: Profile, schedule: PlanRequest) -> tuple[Window, ...]:
-    """The outer windows in which `generate` makes the video; one where the model sees it whole."""
-    if schedule.base_chunks is not None:
+def planned_windows(args: argparse.Namespace, profile: Profile, schedule: PlanRequest) -> tuple[Window, ...]:
+    """The outer windows in which `generate` makes the video; one where the model sees it whole. Raises ValueError."""
+    base, overlap = window_sizes(args, profile)
+    if base is None or schedule.base_chunks is not None:
         return (Window(0, schedule.frames, 0),)
-    return profile_windows(profile, schedule.frames, schedule.chunk_frames)
+    return outer_windows(schedule.frames, base, overlap, schedule.chunk_frames)
 
 
 def window_plan(schedule: PlanRequest, window: Window) -> ChunkPlan:
     return replace(schedule, frames=window.frames, prefix_chunks=window.prefix // schedule.chunk_frames).build()
-
-
-def window_table(profile: Profile, windows: Sequence[Window], plans: Sequence[ChunkPlan]) -> str:
-    """What every window takes, and all of them together. Model calls: one a pass and stream, none skipped."""
-    from ..report import comparison_table
-
-    streams = 1 if profile.guidance == 1 else 2
-    rows = [{"window": n + 1, "latent frames": f"{w.start}-{w.stop - 1}", "repeated": w.prefix, "rows": len(p.rows),
-             "passes": len(list(p.passes()))} for n, (w, p) in enumerate(zip(windows, plans, strict=True))]
-    rows.append({"window": "all", "latent frames": f"0-{windows[-1].stop - 1}",
-                 **{name: sum(row[name] for row in rows) for name in ("repeated", "rows", "passes")}})
-    return comparison_table([{**row, "model calls": streams * row["passes"]} for row in rows])
 
 
 def foreseen(args: argparse.Namespace, plan: ChunkPlan, chunks: int) -> tuple[str, float]:

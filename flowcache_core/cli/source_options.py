@@ -17,6 +17,10 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--image", type=Path, metavar="FILE", help="first frame of the video")
     group.add_argument("--end-image", type=Path, metavar="FILE", help="frame that the video is to end before")
     group.add_argument("--video", type=Path, metavar="FILE", help="video to continue; its last frames begin the result")
+    add_window_options(group)
+
+
+def add_window_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--base", type=int, metavar="N", help="pixel frames of a window, 4n + 1 (default from the "
                        "profile)")
     group.add_argument("--overlap", type=int, metavar="N", help="pixel frames that a window repeats, or that --video "
@@ -43,10 +47,18 @@ def in_latents(args: argparse.Namespace) -> argparse.Namespace:
 
 
 def window_sizes(args: argparse.Namespace, profile: Profile) -> tuple[int | None, int]:
-    """Latent frames of an outer window (None: all), and of what two of them share."""
+    """Latent frames of an outer window (None: all), and of what two of them share. Raises ValueError."""
+    rolling = args.schedule == "rolling"
+    if args.base is not None and rolling:
+        raise ValueError(f"--base {args.base} with schedule rolling, which makes one window that moves along: leave it "
+                         "out, or choose the schedule async, sync or dense")
     base = profile.base_frames if args.base is None else _latents(args.base, "--base")
     pixels = profile.overlap_pixel_frames if args.overlap is None else args.overlap
-    return base, 0 if not pixels else _latents(pixels, "--overlap")
+    overlap = 0 if not pixels else _latents(pixels, "--overlap")
+    if args.overlap is not None and (base is None or rolling) and getattr(args, "video", None) is None:
+        raise ValueError(f"--overlap {args.overlap}: the video is made in one window, so nothing is repeated; leave it "
+                         "out" + ("" if rolling else ", or say with --base how long a window is"))
+    return base, overlap
 
 
 def build_video(args: argparse.Namespace) -> VideoRequest:

@@ -29,8 +29,9 @@ def outer_windows(frames: int, base_frames: int, overlap_frames: int, chunk_fram
         return (Window(0, frames, 0),)
     prefix = overlap_frames // chunk_frames * chunk_frames
     if not 0 < prefix < base_frames:
-        raise ValueError(f"overlap of {overlap_frames} latent frames: expected at least a chunk ({chunk_frames}) and "
-                         f"less than the window ({base_frames})")
+        overlap, chunk, base = (f"{n} latent frames ({max(0, 4 * n - 3)} pixel frames)"
+                                for n in (overlap_frames, chunk_frames, base_frames))
+        raise ValueError(f"overlap of {overlap}: expected at least a chunk, {chunk}, and less than the window, {base}")
     windows = [Window(0, base_frames, 0)]
     while windows[-1].stop < frames:
         start = windows[-1].stop - prefix

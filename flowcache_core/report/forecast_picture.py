@@ -5,12 +5,14 @@ from collections import Counter
 import numpy as np
 
 from ..forecast import Forecast
+from ..video_forecast import VideoForecast
 from .canvas import Canvas
 from .decision_map import FORCED_REASONS, Decisions, draw_map, legend_entries
 from .grid import card, draw_legend, fit_grid, label_grid
 from .header import byte_words, flop_words, seconds_words
 from .plan_picture import INNER, MARGIN, WIDTH, plan_picture, plan_sentence
 from .tables import decision_text
+from .window_table import window_sentence, window_table
 
 MAP_X, MAP_TOP, MAP_FOOT = 64, 68, 44
 LARGEST_CELL, MOST_HEIGHT = (72, 30), 600
@@ -27,8 +29,12 @@ def foreseen_marks(told: Forecast) -> Decisions:
     return Decisions(marks, (("cond#0", 0),), Counter(mark for (mark,) in marks.values()))
 
 
-def forecast_picture(told: Forecast) -> np.ndarray:
-    """RGB uint8 `(H, 1280, 3)`: the plan's picture, and the map of what will be skipped."""
+def forecast_picture(told: VideoForecast) -> np.ndarray:
+    """RGB uint8 `(H, 1280, 3)`: every different window's plan, and the map of what will be skipped in it."""
+    return np.concatenate([_window_picture(told.parts[n]) for n in told.different()])
+
+
+def _window_picture(told: Forecast) -> np.ndarray:
     schedule, decisions = plan_picture(told.plan), foreseen_marks(told)
     if not decisions.marks:
         return schedule
@@ -43,20 +49,32 @@ def forecast_picture(told: Forecast) -> np.ndarray:
     return np.concatenate([schedule, canvas.image()])
 
 
-def forecast_text(told: Forecast) -> str:
+def forecast_text(told: VideoForecast) -> str:
     """The same in words, estimates named as such."""
-    lines = [plan_sentence(told.plan), ""]
-    if told.decisions is None:
-        lines.append(f"skips: {told.unforeseen}")
-    elif told.computed_share < 1:
-        chunks = [[told.decisions[c, s] for s in range(told.plan.steps_of(c))] for c in range(len(told.plan.chunks))]
-        lines += [decision_text(chunks), "(# computed, - skipped)"]
-    else:
-        lines.append(f"skips: none, policy {told.policy} computes every step")
-    lines += ["", f"model calls: {told.calls:,} of {told.whole_calls:,}",
+    lines, firsts, several = [], told.firsts, len(told.parts) > 1
+    if several:
+        plans, calls = [part.plan for part in told.parts], [part.calls for part in told.parts]
+        lines += [window_sentence(told.windows, firsts[-1]), "", window_table(told.windows, plans, calls), ""]
+    for n in told.different():
+        plan = told.parts[n].plan
+        name = f"window {n + 1}, from chunk {firsts[n] + plan.prefix_chunks}: " if several else ""
+        lines += [name + plan_sentence(plan), *([] if several else [""]), *_skips(told.parts[n], firsts[n]), ""]
+    lines += [f"model calls: {told.calls:,} of {told.whole_calls:,}",
               f"FLOPs (counted): {flop_words(told.flops)} of {flop_words(told.whole_flops)}",
-              f"KV cache: {byte_words(told.kv_bytes)}"]
+              f"KV cache: {byte_words(told.kv_bytes)}{', freed after every window' if several else ''}"]
     if told.seconds is not None:
         lines.append(f"time (estimated, network alone): {seconds_words(told.seconds)}, "
                      f"{seconds_words(told.whole_seconds)} without skips")
     return "\n".join(lines)
+
+
+def _skips(told: Forecast, first: int) -> list[str]:
+    """first: the number of the plan's first chunk in the video."""
+    if told.decisions is None:
+        return [f"skips: {told.unforeseen}"]
+    if told.computed_share == 1:
+        return [f"skips: none, policy {told.policy} computes every step"]
+    plan = told.plan
+    chunks = [[told.decisions[c, s] for s in range(plan.steps_of(c))]
+              for c in range(plan.prefix_chunks, len(plan.chunks) - plan.end_chunks)]
+    return [decision_text(chunks, first + plan.prefix_chunks), "(# computed, - skipped)"]

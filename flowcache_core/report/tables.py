@@ -115,14 +115,16 @@ def _legend(cells: Mapping[tuple[int, int], PlanCell]) -> str:
     return "; ".join(words)
 
 
-def decision_text(decisions: Sequence[Sequence[Decision]]) -> str:
-    """One line for each run of chunks with the same decisions: # a computed step, - a skipped one."""
+def decision_text(decisions: Sequence[Sequence[Decision]], number: int = 0) -> str:
+    """One line for each run of chunks with the same decisions: # a computed step, - a skipped one. number: of the first
+    chunk."""
     lines, patterns = [], ["".join("#" if d.computes else "-" for d in chunk) for chunk in decisions]
     first = 0
     for chunk, pattern in enumerate(patterns):
         if chunk + 1 < len(patterns) and patterns[chunk + 1] == pattern:
             continue
-        name = f"chunk {chunk}" if chunk == first else f"chunks {first}-{chunk}"
+        low, high = first + number, chunk + number
+        name = f"chunk {low}" if chunk == first else f"chunks {low}-{high}"
         lines.append(f"{name}: {pattern} ({pattern.count('#')} of {len(pattern)} steps computed)")
         first = chunk + 1
     return "\n".join(lines)

@@ -242,6 +242,12 @@ def kept_video(place: Place | None, profile: Profile, request: ChunkRequest, win
     return KeptVideo(place, request_facts(request, windows, seed, **tensors), chunks, opening)
 
 
+def window_requests(profile: Profile, request: ChunkRequest, windows: Sequence[Window]) -> list[ChunkRequest]:
+    """What every window is asked for, as far as plans go: what later ones begin with is of the right length alone."""
+    first = first_chunks(profile, request.chunk_frames, windows)
+    return [_part(request, first, n, torch.zeros(1, 1, window.prefix, 1, 1)) for n, window in enumerate(windows)]
+
+
 def _part(request: ChunkRequest, first: Sequence[int], number: int, prefix: Tensor | None) -> ChunkRequest:
     """What is asked of one window: the beginning of the first, the end of the last, and the prompts of its chunks."""
     prompts = {}

@@ -38,3 +38,30 @@ def test_rolling_schedule_and_short_videos_have_one_window(capsys: pytest.Captur
         assert main(["plan", "--profile", "skyreels-v2-df", "--steps", "6", *more]) == 0
         *text, told = capsys.readouterr().out.strip().splitlines()
         assert len(json.loads(told)["windows"]) == 1 and not any("windows" in line for line in text)
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> dict:
+    assert main(["plan", "--profile", "skyreels-v2-df", "--latent-frames", "60", "--steps", "6", *words]) == 0
+    return json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+
+
+def test_other_windows_can_be_tried(capsys: pytest.CaptureFixture[str]) -> None:
+    assert told(capsys, "--base", "77", "--overlap", "37")["windows"] == [[0, 20, 0], *(
+        [start, 20, 10] for start in (10, 20, 30, 40))]
+    assert told(capsys, "--base", "117")["windows"] == [[0, 30, 0], [25, 30, 5], [50, 10, 5]]
+    assert main(["plan", "--base", "21", "--overlap", "9", "--steps", "3", "--chunks", "3"]) == 0
+    assert '"windows": [[0, 6, 0], [3, 6, 3]]' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["--base", "78"], "--base 78: expected 4n + 1 pixel frames, as in 77"),
+    (["--base", "-3"], "--base -3: expected 4n + 1"), (["--overlap", "6"], "--overlap 6: expected 4n + 1"),
+    (["--base", "17"], "overlap of 5 latent frames (17 pixel frames): expected at least a chunk"),
+    (["--overlap", "5"], "overlap of 2 latent frames (5 pixel frames)"), (["--overlap", "0"], "overlap of 0 latent"),
+    (["--base", "77", "--schedule", "rolling"], "leave it out, or choose the schedule async"),
+    (["--overlap", "9", "--profile", "demo"], "say with --base how long a window is")])
+def test_windows_that_cannot_be_are_refused_in_one_sentence(words: list[str], said: str,
+                                                            capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--profile", "skyreels-v2-df", "--latent-frames", "60", "--steps", "6", *words]) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error and "\n" not in error

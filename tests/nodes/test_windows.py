@@ -10,6 +10,8 @@ from tests.nodes import tiny
 
 BASE, OVERLAP = 9, 9   # latent frames; pixel frames, 3 latent ones: a chunk
 LENGTH, WINDOWS = 61, 3   # 16 latent frames: 0-8, 6-14, 12-15 (the last is short)
+WANTED = {"seed": 3, "steps": 2, "cfg": 1.0, "shift": 0.0, "width": 0, "height": 0, "length": LENGTH, "batch_size": 1,
+          "chunk_frames": 0, "schedule": "profile", "ar_step": -1, "noise_rule": "profile", "prompts": ""}
 FIRST, THEN = "a red circle moving right quickly", "a blue square moving left slowly"
 
 
@@ -30,9 +32,7 @@ def sampled(pack, profile, with_vae=True, words=None, policy=None, **asked):
     more = {} if policy is None else {"policy": policy}
     model = tiny.bridge(pack, "outer").attach(model, profile=profile, **more)
     yes, no = (clip.encode_from_tokens_scheduled(clip.tokenize(words)) for words in (FIRST, ""))
-    wanted = {"seed": 3, "steps": 2, "cfg": 1.0, "shift": 0.0, "width": 0, "height": 0, "length": LENGTH,
-              "batch_size": 1, "chunk_frames": 0, "schedule": "profile", "ar_step": -1, "noise_rule": "profile",
-              "prompts": "", "clip": clip, "vae": vae if with_vae else None, **asked}
+    wanted = {**WANTED, "clip": clip, "vae": vae if with_vae else None, **asked}
     with torch.inference_mode():
         made = sampling.sample(model, yes, no, sampling.Asked(**wanted), words)
         return made, model.model.process_latent_in(made.latent["samples"])
@@ -109,6 +109,19 @@ def whole_run(pack, base):
     assert made.trace.counts()["reuse"]
     torch.testing.assert_close(torch.cat(chunks, dim=2), latents, rtol=0, atol=1e-5)   # scaled and back
     return made, frames, chunks
+
+
+def test_preview_tells_what_the_windows_then_do(pack, whole_run):
+    loading, forecasting = (importlib.import_module(f"{pack.__name__}.nodes.{part}")
+                            for part in ("loading", "forecasting"))
+    model, clip, _, _ = loading.load_demo({})
+    model = tiny.bridge(pack, "outer").attach(model, profile=profile_with(pack), policy=changing(pack)["policy"])
+    words = clip.encode_from_tokens_scheduled(clip.tokenize(FIRST))
+    told = forecasting.foretold(model, words, words, forecasting.Asked(**WANTED), True)
+    summary = whole_run[0].trace.summary()
+    assert (told.calls, told.kv_bytes) == (summary["model_calls"], summary["kv_peak_bytes"])
+    assert (told.rows, told.passes) == (whole_run[0].trace.plan["rows"], len(whole_run[0].trace.passes))
+    assert 0 < told.seconds < told.whole_seconds and len(told.parts) == WINDOWS
 
 
 @pytest.mark.parametrize("count", [3, 4])
