@@ -1,19 +1,22 @@
-"""Runs the benchmarks: `python3 dev.py bench [NAME ...] [--clips N]`. The last line is one JSON object."""
+"""Runs the benchmarks: `python3 dev.py bench [NAME ...] [--clips N] [--reduced]`. The last line is one JSON object."""
 
 import importlib
 import inspect
 import json
+import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-NAMES = ("world", "demo", "overhead", "memory", "compression", "merging", "salience", "sparse", "real_size", "figures")
+NAMES = ("world", "demo", "overhead", "memory", "compression", "merging", "salience", "sparse", "real_size", "host",
+         "figures")
 
 
 def main(names: list[str]) -> int:
-    """`--clips N` goes to those that take it."""
-    clips = None
+    """`--clips N` and `--reduced` go to those that take them."""
+    clips, reduced = None, "--reduced" in names
+    names = [name for name in names if name != "--reduced"]
     if "--clips" in names:
         at = names.index("--clips")
         if not names[at + 1:] or not names[at + 1].isdigit() or int(names[at + 1]) < 1:
@@ -25,10 +28,14 @@ def main(names: list[str]) -> int:
         print(f"unknown benchmark {', '.join(unknown)}: choose from {', '.join(NAMES)}", file=sys.stderr)
         return 2
     results = {}
-    for name in names or NAMES:
+    for name in names or [n for n in NAMES if n != "host" or "COMFYUI_PATH" in os.environ]:
         run = importlib.import_module(f"benchmarks.{name}").run
-        takes = "clips" in inspect.signature(run).parameters
-        results[name] = run(clips) if takes and clips else run()
+        takes, given = inspect.signature(run).parameters, {"clips": clips, "reduced": reduced or None}
+        try:
+            results[name] = run(**{key: value for key, value in given.items() if value and key in takes})
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            return 2
     for name, result in results.items():
         print(f"{name}:\n{json.dumps(result, indent=1)}")
     print(json.dumps(results))

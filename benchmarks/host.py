@@ -1,81 +1,69 @@
-"""What the bridge costs in ComfyUI, policy off: time inside its hooks less time inside the network, over the run.
+"""The nodes in ComfyUI against the core alone: what the bridge costs, and whether a preset gains as much there.
 
-    COMFYUI_PATH=<checkout> python benchmarks/host.py [--height 52 --width 120 --dim 1536 --layers 4 --steps 4]
-
-Run it with the checkout's own Python. Needs no server. The last line is one JSON object.
+`COMFYUI_PATH=<checkout> python3 dev.py bench host [--reduced] [--clips N]`. The checkout's own Python (its `.venv` or
+`venv`) does the host's part, `host_side.py`; the core's part is measured here, on the same video with the same preset.
 """
 
-import argparse
-import importlib
-import importlib.util
 import json
 import os
+import subprocess
 import sys
-import tempfile
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.common import ROOT, Bundle, median, request, run_batch, save, scenes
+
+CHUNKS, PRESET = 8, "fast"   # those of the workflow 2_uncached_and_accelerated
+SMALL = {"dim": 256, "layers": 2, "ffn": 512, "height": 16, "width": 24}
+REAL = {"dim": 1536, "layers": 4, "ffn": 8960, "height": 52, "width": 120}
 
 
-def load(name: str, path: Path) -> ModuleType:
-    """A module by its file: the root of the pack must not be on `sys.path`, where its `nodes` would hide the host's."""
-    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=(
-        [str(path.parent)] if path.name == "__init__.py" else None))
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def python_of(checkout: Path) -> Path:
+    """The Python in which ComfyUI runs; this one where the checkout has none of its own."""
+    found = (checkout / folder / name for folder in (".venv", "venv") for name in ("bin/python", "Scripts/python.exe"))
+    return next((path for path in found if path.is_file()), Path(sys.executable))
 
 
-def arguments(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in (("height", 52), ("width", 120), ("dim", 1536), ("layers", 4), ("ffn", 8960), ("steps", 4)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    return parser.parse_args(argv)
+def in_the_host(checkout: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+    """What `host_side.py` measures. Raises ValueError where it fails."""
+    words = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
+    done = subprocess.run([str(python_of(checkout)), str(ROOT / "benchmarks" / "host_side.py"), *words],
+                          env={**os.environ, "COMFYUI_PATH": str(checkout)}, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise ValueError(f"benchmarks/host_side.py ended with exit code {done.returncode} in {checkout}: its message "
+                         "is above; COMFYUI_PATH must name a checkout whose Python has ComfyUI's requirements")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def measured(pack: ModuleType, tiny: ModuleType, args: argparse.Namespace) -> dict[str, Any]:
-    """Two chunks of three latent frames; the first one sees an empty cache."""
-    part = {name: importlib.import_module(f"{pack.__name__}.nodes.bridge.{name}")
-            for name in ("chunked", "listening", "outer", "run")}
-    profiles = importlib.import_module(f"{pack.__name__}.flowcache_core.profiles")
-    shares: dict[str, dict[str, float]] = {}
-
-    class Watch(part["listening"].Listener):
-        def begin(self, run: Any) -> None:
-            self.run = run
-
-        def chunk(self, chunk: int, latent: Any) -> None:
-            hooks, trace = self.run.backbone.hooks, self.run.generation.trace
-            seconds = sum(p.seconds for p in trace.passes)
-            shares[f"after chunk {chunk}"] = {
-                "seconds": round(seconds, 3), "bridge_seconds": round(hooks.watch.hooks, 4),
-                "percent": round(100 * hooks.watch.hooks / seconds, 3), "network_calls": hooks.calls}
-
-    model = tiny.load(dim=args.dim, layers=args.layers, ffn=args.ffn)
-    model = part["outer"].attach(model, profile=profiles.load_profile("self-forcing"))
-    sampler = part["chunked"].ChunkedSampler(part["run"].ChunkRequest(noise="per_chunk", solver="euler"), Watch)
-    tiny.sample(model, sampler, tiny.sigmas(args.steps), 1.0, (1, 16, 6, args.height, args.width))
-    return {"what": f"dim {args.dim}, {args.layers} layers, latent {args.height}x{args.width}, chunks of 3 frames, "
-                    f"{args.steps} steps, guidance 1, fp32", **shares}
+def in_the_core(clips: int, steps: int | None) -> dict[str, Any]:
+    """Seconds of the same videos on the command line's engine, uncached and accelerated taking turns."""
+    bundle, clip = Bundle.load(), scenes(1, seed=31, held_out=True)
+    run_batch(bundle, request(1, 2), clip)
+    seconds: dict[str, list[float]] = {"off": [], PRESET: []}
+    share = 1.0
+    for seed in range(clips):
+        for name in seconds:
+            _, trace = run_batch(bundle, request(CHUNKS, steps, seed, name), clip)
+            seconds[name].append(trace.seconds)
+            share = trace.computed_share
+    return row("command line", seconds["off"], seconds[PRESET], share)
 
 
-def main(argv: list[str]) -> int:
-    args, checkout = arguments(argv), os.environ.get("COMFYUI_PATH")
+def row(where: str, uncached: list[float], accelerated: list[float], share: float) -> dict[str, Any]:
+    return {"where": where, "uncached_seconds": round(median(uncached), 3),
+            "accelerated_seconds": round(median(accelerated), 3), "computed_share": round(share, 4),
+            "speedup": round(median([a / b for a, b in zip(uncached, accelerated, strict=True)]), 3)}
+
+
+def run(clips: int = 3, reduced: bool = False) -> dict[str, Any]:
+    """clips: how many videos; reduced: small networks and few steps, to see that it runs. Nothing is written then."""
+    checkout = os.environ.get("COMFYUI_PATH", "").split(os.pathsep)[0]
     if not checkout:
-        print("COMFYUI_PATH names no ComfyUI checkout: set it, and run this with the Python of that checkout",
-              file=sys.stderr)
-        return 2
-    sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() not in (ROOT, ROOT / "benchmarks")]
-    with tempfile.TemporaryDirectory() as base:
-        host = load("flowcache_test_host", ROOT / "tests" / "nodes" / "host.py")
-        host.start(Path(checkout), Path(base))
-        result = measured(load("flowcache_pack", ROOT / "__init__.py"),
-                          load("flowcache_tiny", ROOT / "tests" / "nodes" / "tiny.py"), args)
-    print(json.dumps(result))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+        raise ValueError("COMFYUI_PATH names no ComfyUI checkout: set it to one, or leave host out of the benchmarks")
+    steps = 12 if reduced else None
+    told = in_the_host(Path(checkout), {**(SMALL if reduced else REAL), "clips": clips, "video-steps": steps or 0})
+    rows = [in_the_core(clips, steps), row("ComfyUI", told["uncached"], told["accelerated"], told["share"])]
+    command = f"COMFYUI_PATH=<checkout> python3 dev.py bench host{' --reduced' * reduced}"
+    result = {"comfyui": told["comfyui"], "bridge": told["bridge"], "speed": rows, "preset": PRESET, "chunks": CHUNKS,
+              "of_command_line": round(rows[1]["speedup"] / rows[0]["speedup"], 3)}
+    return {"command": command, **result} if reduced else save("host", result, command)

@@ -61,6 +61,16 @@ def hooks(result: dict[str, Any]) -> Rows:
             for r in result["hooks"]]
 
 
+def bridge(result: dict[str, Any]) -> Rows:
+    return [{"after": place.removeprefix("after "), "seconds": r["seconds"], "bridge seconds": r["bridge_seconds"],
+             "bridge / run %": r["percent"]} for place, r in result["bridge"].items() if place != "what"]
+
+
+def host_speed(result: dict[str, Any]) -> Rows:
+    return [{"where": r["where"], "uncached s": r["uncached_seconds"], "accelerated s": r["accelerated_seconds"],
+             "computed share": r["computed_share"], "speed-up ↑": r["speedup"]} for r in result["speed"]]
+
+
 def memory(result: dict[str, Any]) -> Rows:
     return [{"chunks": r["chunks"], "KV budget (chunks)": r["kv_budget_chunks"] or "none",
              "KV peak MB": round(r["kv_peak_bytes"] / 1e6, 2), "KV peak tokens": r["kv_peak_tokens"],
@@ -127,7 +137,8 @@ def ablation(result: dict[str, Any]) -> Rows:
 
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Rows]]] = {
     "speed": ("demo", speed), "quality": ("demo", quality), "world": ("world", world), "skip": ("overhead", skip),
-    "hooks": ("overhead", hooks), "memory": ("memory", memory),
+    "hooks": ("overhead", hooks), "bridge": ("host", bridge), "host_speed": ("host", host_speed),
+    "memory": ("memory", memory),
     "real_size": ("real_size", real_size), "real_passes": ("real_size", real_passes),
     "real_memory": ("real_size", real_memory), "reduced_size": ("real_size_reduced", real_size),
     "reduced_passes": ("real_size_reduced", real_passes), "compression": ("compression", compression),
