@@ -82,22 +82,10 @@ def released_windows(frames: int, base_frames: int, overlap_frames: int, chunk_f
     return tuple(windows)
 
 
-def released_magi_plan(plan: ChunkPlan, kv_range: tuple[int, ...] = ()) -> ChunkPlan:
-    """A pipelined plan as MAGI-1's code carries it out.
-
-    kv_range: for equal parts of a chunk's steps, noisiest first, how many chunks it sees, its own included (empty:
-    all). The near-clean pass is told the place in time behind the window.
-    """
+def released_magi_plan(plan: ChunkPlan) -> ChunkPlan:
+    """A pipelined plan as FlowCache's code carries it out: the near-clean pass is told the place behind the window."""
     rows = []
     for row in plan.rows:
         behind = 1 + max(c for p in row if p.kind == "denoise" for c in p.chunks)
-        passes = []
-        for p in row:
-            if p.kind == "near_clean":
-                p = replace(p, place=behind)
-            elif p.kind == "denoise" and kv_range:
-                seen = kv_range[p.steps[0] // (plan.num_steps // len(kv_range))]
-                p = replace(p, reads=tuple(c for c in p.reads if c > p.chunks[0] - seen))
-            passes.append(p)
-        rows.append(tuple(passes))
+        rows.append(tuple(replace(p, place=behind) if p.kind == "near_clean" else p for p in row))
     return replace(plan, rows=tuple(rows))

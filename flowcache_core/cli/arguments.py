@@ -35,6 +35,8 @@ def add_plan_options(parser: argparse.ArgumentParser, chunks: int = 8) -> None:
     group.add_argument("--window", type=int, help="chunks in flight (pipelined; default from the profile)")
     group.add_argument("--history", type=int, help="chunks that a chunk may look back to (default from the profile)")
     group.add_argument("--history-sink", type=int, help="first chunks that stay visible beside --history")
+    group.add_argument("--ranges", metavar="N,N,...", help="chunks that a chunk sees in equal parts of its steps, the "
+                       "noisiest first and itself included; release: those of MAGI-1's release, 5,4,3,2 (pipelined)")
     group.add_argument("--no-commit", action="store_true", help="no pass at zero noise for finished chunks")
 
 
@@ -97,6 +99,20 @@ def given_noise(args: argparse.Namespace, profile: Profile) -> float | None:
     return None
 
 
+def parse_ranges(text: str | None, profile: Profile) -> tuple[int, ...]:
+    """`5,4,3,2`, or `release` for those of the profile, as numbers. Raises ValueError."""
+    if text is None:
+        return ()
+    if text == "release" and not profile.ranges:
+        raise ValueError(f"--ranges release with profile {profile.name}: its release has none; leave it out, or give "
+                         "numbers")
+    try:
+        return profile.ranges if text == "release" else tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--ranges {text!r}: expected whole numbers with commas between them, as in 5,4,3,2, or "
+                         "release") from None
+
+
 def build_schedule(args: argparse.Namespace, profile: Profile) -> PlanRequest:
     if args.chunks < 1:
         raise ValueError(f"--chunks {args.chunks}: expected at least 1")
@@ -104,7 +120,8 @@ def build_schedule(args: argparse.Namespace, profile: Profile) -> PlanRequest:
     frames = args.chunks * chunk_frames if args.latent_frames is None else args.latent_frames
     return plan_request(profile, frames, args.schedule, plan=args.plan, chunk_frames=args.chunk_frames,
                         steps=args.steps, ar_step=args.ar_step, commit=False if args.no_commit else None,
-                        window=args.window, history=args.history, sink=args.history_sink)
+                        window=args.window, history=args.history, sink=args.history_sink,
+                        ranges=parse_ranges(args.ranges, profile))
 
 
 def build_request(args: argparse.Namespace) -> RunRequest:

@@ -70,31 +70,47 @@ def recache_passes(chunk: int, history: History, how: Recache, renew_sink: bool 
 
 
 def pipelined(frames: int, chunk_frames: int, steps: int, window: int, prefix_chunks: int = 0,
-              history: History = EVERYTHING, commit: bool = False, near_clean_from: int | None = None) -> ChunkPlan:
+              history: History = EVERYTHING, commit: bool = False, near_clean_from: int | None = None,
+              ranges: Sequence[int] = ()) -> ChunkPlan:
     """MAGI-1's sliding window: `window` chunks in flight, a stage of `steps / window` rows apart.
 
     commit: re-run a chunk clean in the first row after it finished. near_clean_from: from this step on, the oldest
-    chunk of the window also runs alone, its result to be blended (MAGI-1's near-clean pass).
+    chunk of the window also runs alone, its result to be blended (MAGI-1's near-clean pass). ranges: in place of a
+    history, how many chunks a chunk sees in equal parts of its steps, the noisiest first and itself included; clean
+    chunks then see themselves alone, as MAGI-1 was released.
     """
     check_steps(steps)
+    _check_ranges(ranges, steps, history)
     if window < 1 or steps % window:
         raise ValueError(f"{steps} steps in a window of {window} chunks: the steps must be a multiple of the window")
     chunks = split_frames(frames, chunk_frames)
     count, stage_rows = len(chunks), steps // window
     rows: list[Row] = []
-    opening = _prefix_row(prefix_chunks, count, history)
+    clean = History(0) if ranges else history
+    opening = _prefix_row(prefix_chunks, count, clean)
     for stage in range(prefix_chunks, count + window - 1):
         oldest, newest = max(prefix_chunks, stage - window + 1), min(count, stage + 1) - 1
         for k in range(stage_rows):
             row, opening = opening, []
             if commit and k == 0 and oldest > prefix_chunks:
-                row.append(Pass((oldest - 1,), "commit", reads=history.before(oldest - 1), writes=(oldest - 1,),
+                row.append(Pass((oldest - 1,), "commit", reads=clean.before(oldest - 1), writes=(oldest - 1,),
                                 must_compute=True, rebase=history.rebase))
             for c in range(oldest, newest + 1):
-                row.append(Pass((c,), steps=((stage - c) * stage_rows + k,), reads=history.before(c), writes=(c,),
-                                rebase=history.rebase))
+                step = (stage - c) * stage_rows + k
+                seen = History(ranges[step * len(ranges) // steps] - 1) if ranges else history
+                row.append(Pass((c,), steps=(step,), reads=seen.before(c), writes=(c,), rebase=history.rebase))
             step = (stage - oldest) * stage_rows + k
             if near_clean_from is not None and step >= near_clean_from:
                 row.append(Pass((oldest,), "near_clean", steps=(step,)))
             rows.append(tuple(row))
     return ChunkPlan("pipelined", chunks, steps, tuple(rows), prefix_chunks)
+
+
+def _check_ranges(ranges: Sequence[int], steps: int, history: History) -> None:
+    if not ranges:
+        return
+    if history != EVERYTHING:
+        raise ValueError("ranges of chunks together with a history: give one of the two")
+    if min(ranges) < 1 or steps % len(ranges):
+        raise ValueError(f"ranges {', '.join(map(str, ranges))} with {steps} steps: expected counts of at least 1, as "
+                         "many of them as divide the steps")

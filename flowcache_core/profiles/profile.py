@@ -45,6 +45,8 @@ class Profile:
     plan: str = entry("choice", "order of the chunks", choices=PLANS)
     ar_step: int = entry("whole", "rows between the starts of neighbouring chunks (diffusion_forcing)", 0, 0)
     in_flight: int = entry("whole", "chunks in flight (pipelined)", 5, 1)
+    ranges: tuple[int, ...] = entry("numbers", "chunks that one sees in equal parts of its steps, itself included; "
+                                    "used where asked for (pipelined)", (), 1, 100)
     near_clean_from: float | None = entry("number", "share of the steps from which near-clean passes run", None, 0, 1)
     commit: bool = entry("flag", "a finished chunk is run once more, at the context timestep, for its keys", True)
     context_timestep: float = entry("number", "told to the network in commit and prefix passes", 0.0, 0, 1000)

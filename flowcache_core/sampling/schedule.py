@@ -28,9 +28,9 @@ class PlanRequest:
     flight (pipelined); history, sink: chunks that a chunk may see (None: all) and the first ones that stay visible;
     rebase: those are told to lie right before the others; most: chunks that a rolling window sees; commit_history:
     recent chunks that its commit passes see; near_clean_from: share of the steps after which the oldest chunk also runs
-    alone (pipelined); base_chunks: most chunks of a window that moves along (diffusion_forcing); switches: chunks
-    before which the window's keys are computed anew, by `recache`, with a new sink where `renew_sink` (sequential);
-    end: with an end frame."""
+    alone, ranges: chunks that one sees in equal parts of its steps (pipelined); base_chunks: most chunks of a window
+    that moves along (diffusion_forcing); switches: chunks before which the window's keys are computed anew, by
+    `recache`, with a new sink where `renew_sink` (sequential); end: with an end frame."""
 
     name: str
     frames: int
@@ -47,6 +47,7 @@ class PlanRequest:
     most: int | None = None
     commit_history: int | None = None
     base_chunks: int | None = None
+    ranges: tuple[int, ...] = ()
     switches: tuple[int, ...] = ()
     recache: Recache = "joint"
     renew_sink: bool = False
@@ -62,6 +63,9 @@ class PlanRequest:
 
     def _build(self, history: History, *args: int) -> ChunkPlan:
         given = {"prefix_chunks": self.prefix_chunks}
+        if self.ranges and self.name != "pipelined":
+            raise ValueError(f"ranges {', '.join(map(str, self.ranges))} with plan {self.name}: only pipelined has any"
+                             "; leave them out, or say with a history what a chunk sees")
         if self.name == "diffusion_forcing":
             base = min(self.base_chunks, -(-self.frames // self.chunk_frames)) if self.base_chunks else None
             return diffusion_forcing(*args, self.ar_step, base_chunks=base, history=history, commit=self.commit,
@@ -71,7 +75,8 @@ class PlanRequest:
                               recache=self.recache, renew_sink=self.renew_sink, **given)
         if self.name == "pipelined":
             late = None if self.near_clean_from is None else round(self.near_clean_from * self.steps)
-            return pipelined(*args, self.window, history=history, commit=self.commit, near_clean_from=late, **given)
+            return pipelined(*args, self.window, history=history, commit=self.commit, near_clean_from=late,
+                             ranges=self.ranges, **given)
         if self.name == "dense":
             return dense(*args, self.ar_step, **given)
         if self.prefix_chunks:
@@ -84,7 +89,7 @@ class PlanRequest:
 def plan_request(profile: Profile, frames: int, schedule: str | None = None, *, plan: str | None = None,
                  chunk_frames: int | None = None, steps: int | None = None, ar_step: int | None = None,
                  commit: bool | None = None, window: int | None = None, history: int | None = None,
-                 sink: int | None = None) -> PlanRequest:
+                 sink: int | None = None, ranges: tuple[int, ...] = ()) -> PlanRequest:
     """The profile's schedule with what somebody changes of it; None: as the profile has it.
 
     schedule: one of `SCHEDULES`, for diffusion forcing: chunks in flight one after the other or all in step, each
@@ -101,7 +106,7 @@ def plan_request(profile: Profile, frames: int, schedule: str | None = None, *, 
     chunk = profile.chunk_frames if chunk_frames is None else chunk_frames
     made = PlanRequest(name, frames, chunk, steps, ar_step, profile.commit if commit is None else commit,
                        window or profile.in_flight, history, sink or 0, len(profile.first_step_list) or None,
-                       profile.near_clean_from, base_chunks=base, renew_sink=profile.recache_sink)
+                       profile.near_clean_from, base_chunks=base, ranges=ranges, renew_sink=profile.recache_sink)
     if profile.independent_first_frame:
         raise ValueError(f"profile {profile.name}: chunks of one size are what this version samples; set its "
                          "independent_first_frame to false")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from flowcache_core.cli import main
+from flowcache_core.cli.arguments import parse_ranges
 from flowcache_core.profiles import load_profile
 from flowcache_core.reuse import POLICIES, PREDICTORS
 from flowcache_core.sampling import latents_for, video_request
@@ -65,3 +66,16 @@ def test_windows_that_cannot_be_are_refused_in_one_sentence(words: list[str], sa
     assert main(["plan", "--profile", "skyreels-v2-df", "--latent-frames", "60", "--steps", "6", *words]) == 2
     error = capsys.readouterr().err.strip()
     assert said in error and "\n" not in error
+
+
+def test_ranges_of_the_release_are_asked_for_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    profile = load_profile("magi-1")
+    assert parse_ranges("release", profile) == (5, 4, 3, 2) == parse_ranges("5,4,3,2", profile)
+    assert main(["plan", "--profile", "magi-1", "--chunks", "6", "--steps", "16", "--ranges", "release"]) == 0
+    for words, said in ((["--ranges", "5;4"], "expected whole numbers"), (["--ranges", "3,2,1"], "as divide the steps"),
+                        (["--ranges", "release", "--history", "2"], "give one of the two"),
+                        (["--ranges", "2,1", "--profile", "demo"], "only pipelined has any"),
+                        (["--ranges", "release", "--profile", "demo"], "its release has none")):
+        assert main(["plan", "--profile", "magi-1", "--chunks", "6", "--steps", "16", *words]) == 2
+        error = capsys.readouterr().err.strip()
+        assert said in error and "\n" not in error

@@ -50,7 +50,7 @@ def magi_run(case: dict[str, Any], tensors: dict[str, Tensor]) -> Generation:
     late = next(n for n, t in enumerate(magi_times(steps, shortcut=shortcut)) if t > config["nearly_clean_threshold"])
     near_clean = flowcache is None or not flowcache["discard_nearly_clean_chunk"]
     plan = pipelined(chunks * width, width, steps, config["window"], commit=flowcache is None,
-                     near_clean_from=late if near_clean else None)
+                     near_clean_from=late if near_clean else None, ranges=config["noise2clean_kvrange"])
     policy = Off() if flowcache is None else FlowCache(
         str(flowcache["threshold"]), "patch_embedding", flowcache["warmup_steps"], 0, conformance=True)
     settings = RunSettings(table, config["latent_h"], config["latent_w"], solver=Euler(), policy=policy,
@@ -59,4 +59,4 @@ def magi_run(case: dict[str, Any], tensors: dict[str, Tensor]) -> Generation:
     words, mask = tensors["in.y"], tensors["in.mask"].bool()
     texts = {COND: [model.embed_text(words[0, c][mask[0, c]][None]) for c in range(chunks)],
              CONTEXT: [model.embed_text(words[1, 0][mask[1, 1]][None])] * chunks}
-    return Generation(model, released_magi_plan(plan, tuple(config["noise2clean_kvrange"])), settings, texts)
+    return Generation(model, released_magi_plan(plan), settings, texts)

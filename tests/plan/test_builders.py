@@ -200,6 +200,9 @@ def test_the_near_clean_pass_belongs_to_the_oldest_chunk_and_stores_nothing():
     (lambda: sequential(4, 2, 3, prefix_chunks=-1), "-1 prefix chunks"),
     (lambda: pipelined(4, 2, 7, 2), "7 steps"),
     (lambda: pipelined(4, 2, 4, 0), "window of 0"),
+    (lambda: pipelined(4, 2, 6, 2, ranges=(5, 4, 3, 2)), "as divide the steps"),
+    (lambda: pipelined(4, 2, 4, 2, ranges=(2, 0)), "at least 1"),
+    (lambda: pipelined(4, 2, 4, 2, history=History(1), ranges=(2, 1)), "give one of the two"),
     (lambda: pipelined(4, 2, 4, 2, prefix_chunks=3), "3 prefix chunks"),
     (lambda: diffusion_forcing(4, 2, 0, 1), "0 steps"),
     (lambda: diffusion_forcing(4, 2, 3, -1), "ar_step -1"),
@@ -213,3 +216,20 @@ def test_a_plan_that_cannot_be_made_says_why_in_one_sentence(make, value):
         make()
     assert value in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("chunks", "steps", "window", "given"), [(8, 16, 4, 0), (6, 64, 4, 1), (3, 8, 4, 0)])
+def test_ranges_by_quarter_of_the_steps(chunks, steps, window, given):
+    """As MAGI-1 was released: clean chunks see themselves alone, and of what is finished only the last is read."""
+    plan = pipelined(6 * chunks, 6, steps, window, given, commit=True, ranges=(5, 4, 3, 2))
+    finished = set(range(given))
+    for row in plan.rows:
+        for p in row:
+            c = p.chunks[0]
+            assert p.reads == (tuple(range(max(0, c + 1 - (5 - p.steps[0] // (steps // 4))), c)) if p.kind == "denoise"
+                               else ())
+            assert finished.intersection(p.reads) <= {max(finished, default=-1)}
+        finished |= {c for p in row if p.kind == "denoise" for c, s in p.moves if s == steps - 1}
+    plain = pipelined(6 * chunks, 6, steps, window, given, commit=True)
+    assert [[p.moves for p in row] for row in plan.rows] == [[p.moves for p in row] for row in plain.rows]
+    assert pipelined(6 * chunks, 6, steps, window, given, commit=True, ranges=(chunks,)).rows[-1] == plain.rows[-1]
