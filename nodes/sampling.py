@@ -122,7 +122,14 @@ def frames_of(profile: Profile, asked: Asked, windows: Sequence[Window], model: 
 
 
 def empty_latent(profile: Profile, asked: Asked) -> Tensor:
-    """Zeros of the size in the widgets; a side of 0 is the profile's."""
+    """Zeros of the size in the widgets; a side of 0 is the profile's. Raises ValueError for a size that is none."""
+    if (asked.length - 1) % 4:
+        near = asked.length - (asked.length - 1) % 4
+        raise ValueError(f"length {asked.length}: expected 4n + 1 pixel frames; set {near} or {near + 4}")
+    for name, side in (("width", asked.width), ("height", asked.height)):
+        if side % 16:
+            raise ValueError(f"{name} {side}: expected a multiple of 16 pixels; set {side // 16 * 16} or "
+                             f"{side // 16 * 16 + 16}")
     height, width = asked.height // 8 or profile.latent[0], asked.width // 8 or profile.latent[1]
     return torch.zeros(asked.batch_size, 16, (asked.length - 1) // 4 + 1, height, width)
 
