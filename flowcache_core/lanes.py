@@ -18,6 +18,10 @@ class Lane(NamedTuple):
     item: int
 
 
+def _lane(info: StepInfo) -> Lane:
+    return Lane(info.chunk, info.stream, info.item)
+
+
 ROW = -1   # stands for all chunks of a row
 
 Signal = Callable[[Lane], Any]
@@ -59,17 +63,14 @@ class Lanes:
         chunks where they do not all do the same, since they see one another. keeps_keys: whether the keys of a stream's
         own chunk are stored, without which its tokens cannot be computed in part.
         """
-        wanted = {Lane(i.chunk, i.stream, i.item): (self._told(i), signal(Lane(i.chunk, i.stream, i.item)))
-                  for i in infos}
+        wanted = {lane: (self._told(info), signal(lane)) for info in infos for lane in (_lane(info),)}
         decisions: dict[Lane, Decision] = {}
         for lane, (info, seen) in wanted.items():
             decisions[lane] = self._first(lane, info, seen, decisions)
         for lane, (info, _) in wanted.items():
             decisions[lane] = self._possible(lane, info, decisions, keeps_keys)
-        for lane in decisions:
-            joint = [d for other, d in decisions.items() if other.stream == lane.stream and other.item == lane.item]
-            if len({self._fashion(d) for d in joint}) > 1:
-                decisions[lane] = self._computed(decisions[lane], "a chunk of the same pass computes")
+        if len({lane.chunk for lane in decisions}) > 1:
+            self._agree(decisions)
         shared: dict[int, tuple[Decision, Any, Any]] = {}
         for lane, (info, seen) in wanted.items():
             known = shared.get(lane.chunk) if self.policy.alike else None
@@ -80,6 +81,13 @@ class Lanes:
             self._states[lane] = known[2]
         return decisions
 
+    def _agree(self, decisions: dict[Lane, Decision]) -> None:
+        """The chunks of a joint pass do all the same in a stream and item, or all compute."""
+        for lane in decisions:
+            joint = [d for other, d in decisions.items() if other[1:] == lane[1:]]
+            if len({self._fashion(d) for d in joint}) > 1:
+                decisions[lane] = self._computed(decisions[lane], "a chunk of the same pass computes")
+
     def decide_row(self, row: Iterable[StepInfo], infos: Iterable[StepInfo], signal: Signal) -> dict[Lane, Decision]:
         """One decision for all chunks of a row, in every stream and item; for policies that are `per_row`.
 
@@ -88,7 +96,7 @@ class Lanes:
         """
         infos, shared, decisions = list(infos), {}, {}
         for told in row:
-            own = [Lane(i.chunk, i.stream, i.item) for i in infos if (i.stream, i.item) == (told.stream, told.item)]
+            own = [_lane(i) for i in infos if (i.stream, i.item) == (told.stream, told.item)]
             seen, place = {lane.chunk: signal(lane) for lane in own}, Lane(ROW, told.stream, told.item)
             made = shared.get(told.item) if not self.policy.per_stream else None
             made = made or self.policy.decide(self.state(place), told, seen)
@@ -106,7 +114,7 @@ class Lanes:
         return self._states[lane] if lane in self._states else self.policy.new_state()
 
     def learn(self, info: StepInfo, decision: Decision, outcome: Outcome) -> None:
-        lane, info = Lane(info.chunk, info.stream, info.item), self._told(info)
+        lane, info = _lane(info), self._told(info)
         self._states[lane] = self.policy.learn(self.state(lane), info, decision, outcome)
 
     def _told(self, info: StepInfo) -> StepInfo:

@@ -215,6 +215,8 @@ class PassHooks:
     def _stand_in_velocity(self, velocity: Tensor) -> Tensor:
         if not (self._work.skipped or self._work.tokens):
             return velocity
+        if len(self._work.skipped) == len(self.rows):
+            return torch.stack([self._stand_ins.predicted(n, self._latent[n]) for n in self._work.skipped])
         velocity = velocity.clone()
         for n in self._work.skipped:
             velocity[n] = self._stand_ins.predicted(n, self._latent[n])
