@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from ..flowcache_core.solvers import NOISE_RULES, SOLVERS
 from .bridge.chunked import ChunkedSampler
-from .bridge.keeping import collector
+from .bridge.keeping import collector, place_of
 from .bridge.run import ChunkRequest
 from .chunked_sampler import schedule_inputs, teller
 from .declare import given, schema
@@ -59,5 +59,6 @@ class ChunkedARSamplerSelect(io.ComfyNode):
         request = ChunkRequest(solver=solver, chunk_frames=chunk_frames, ar_step=ar_step, plan=schedule,
                                noise=noise_rule, prompts=encoded_prompts(prompts, clip),
                                prefix=None if prefix_latents is None else prefix_latents["samples"], **images)
-        root, words = folder_paths.get_output_directory(), teller(cls.hidden.unique_id)
-        return io.NodeOutput(ChunkedSampler(request, lambda: collector(root, out_folder, resume_from, None, words)))
+        words = teller(cls.hidden.unique_id)
+        place = place_of(folder_paths.get_output_directory(), out_folder, resume_from)
+        return io.NodeOutput(ChunkedSampler(request, lambda: collector(place, None, words)))
