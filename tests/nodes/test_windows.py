@@ -15,7 +15,7 @@ WANTED = {"seed": 3, "steps": 2, "cfg": 1.0, "shift": 0.0, "width": 0, "height":
 FIRST, THEN = "a red circle moving right quickly", "a blue square moving left slowly"
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def demo_loads(version):
     if version < (0, 21):
         pytest.skip("this host does not load the demo's VAE, and says so")
