@@ -40,6 +40,17 @@ def schedule_inputs() -> list[Any]:
                "all in step, as many as steps one after the other, -1 is the profile's.", advanced=True)]
 
 
+def frame_inputs() -> list[Any]:
+    """What a video may be given of itself."""
+    return [
+        given(io.Image.Input, "start_image", optional=True,
+              tooltip="The video's first frame, for models that take one. Needs a vae."),
+        given(io.Image.Input, "end_image", optional=True,
+              tooltip="A frame that the video is to end before. Needs a vae."),
+        given(io.Latent.Input, "prefix_latents", optional=True,
+              tooltip="Latent frames, whole chunks, that the video begins with; they count in its length.")]
+
+
 class ChunkedARSampler(io.ComfyNode):
     """Everything in one node."""
 
@@ -88,12 +99,7 @@ class ChunkedARSampler(io.ComfyNode):
                       "where sigmas begin below 1."),
                 given(io.Vae.Input, "vae", optional=True, tooltip="Decodes every chunk as soon as it is finished."),
                 given(io.Clip.Input, "clip", optional=True, tooltip="Encodes the prompts per chunk."),
-                given(io.Image.Input, "start_image", optional=True,
-                      tooltip="The video's first frame, for models that take one. Needs a vae."),
-                given(io.Image.Input, "end_image", optional=True,
-                      tooltip="A frame that the video is to end before. Needs a vae."),
-                given(io.Latent.Input, "prefix_latents", optional=True,
-                      tooltip="Latent frames, whole chunks, that the video begins with; they count in its length."),
+                *frame_inputs(),
                 given(io.Noise.Input, "noise", optional=True, tooltip="Begins with this noise in place of the rule's."),
                 given(io.Sigmas.Input, "sigmas", optional=True, tooltip="Noise levels in place of the profile's."),
             ],

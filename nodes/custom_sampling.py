@@ -9,7 +9,7 @@ from ..flowcache_core.solvers import NOISE_RULES, SOLVERS
 from .bridge.chunked import ChunkedSampler
 from .bridge.keeping import collector, place_of
 from .bridge.run import ChunkRequest
-from .chunked_sampler import schedule_inputs, teller
+from .chunked_sampler import frame_inputs, schedule_inputs, teller
 from .declare import given, schema
 from .sampling import AS_PROFILED, GIVEN, encoded_prompts
 
@@ -43,12 +43,7 @@ class ChunkedARSamplerSelect(io.ComfyNode):
                               "finished chunk, and ends with the same video."),
                 given(io.Clip.Input, "clip", optional=True, tooltip="Encodes the prompts per chunk."),
                 given(io.Vae.Input, "vae", optional=True, tooltip="Encodes start and end image."),
-                given(io.Image.Input, "start_image", optional=True,
-                      tooltip="The video's first frame, for models that take one. Needs a vae."),
-                given(io.Image.Input, "end_image", optional=True,
-                      tooltip="A frame that the video is to end before. Needs a vae."),
-                given(io.Latent.Input, "prefix_latents", optional=True,
-                      tooltip="Latent frames, whole chunks, that the video begins with; they count in its length."),
+                *frame_inputs(),
             ],
             outputs=[io.Sampler.Output(display_name="SAMPLER")])
 
