@@ -193,7 +193,7 @@ class WanTransformer(nn.Module):
         b, c, f, h, w = latent.shape
         conv = self.patch_embedding
         patches = latent.to(conv.weight.dtype).reshape(b, c, f, h // PATCH, PATCH, w // PATCH, PATCH)
-        # Patches do not overlap, so that one matrix product does what the convolution does, many times faster on CPUs.
+        # Patches do not overlap, so that one matrix product does what the convolution does, faster on CPUs.
         tokens = patches.permute(0, 2, 3, 5, 1, 4, 6).flatten(4).flatten(1, 3)
         return F.linear(tokens, conv.weight.flatten(1), conv.bias)
 
