@@ -1,7 +1,5 @@
 """What a run asks its policy: which steps a pass takes, what is known of them, and what the policy makes of that."""
 
-from dataclasses import replace
-
 from .lanes import Lane, Lanes
 from .latent_video import LatentVideo
 from .plan.chunk_plan import Pass
@@ -36,14 +34,16 @@ class Deciding:
     def infos(self, number: int, p: Pass) -> list[StepInfo]:
         """The steps of a denoising pass in row `number`, by chunk, stream and item."""
         infos, edge, first = [], number in (0, len(self.plan.rows) - 1), self.settings.streams[0]
+        streams, strength = self.streams(p), self.settings.guide.strength
         for chunk, step in p.moves:
             sigmas, changed = self._video.table(chunk).sigmas, (chunk, step) in self._changes
             steps = self.plan.steps_of(chunk)
             outside = not self.settings.may_skip(step, steps)
             infos += [StepInfo(chunk, self._video_chunks, step, steps, stream, item, sigmas[step],
                                sigmas[step + 1], p.must_compute or outside, edge, self.tokens(chunk),
-                               None if stream == first else first, self.settings.guide.strength, changed, outside)
-                      for stream in self.streams(p) for item in range(self.settings.items)]
+                               None if stream == first else first, strength, changed, outside,
+                               self._signals.measure)
+                      for stream in streams for item in range(self.settings.items)]
         return infos
 
     def decide(self, number: int, p: Pass) -> dict[Lane, Decision]:
@@ -61,7 +61,7 @@ class Deciding:
         infos = [info for p in passes for info in self.infos(number, p)]
         signals = {chunk: self._signals.of(p) for p in passes for chunk, _ in p.moves}
         told = {(i.stream, i.item): i for i in sorted(infos, key=lambda i: i.step)}   # the oldest chunk's
-        row = [replace(i, step=self._rows.index(number), steps=len(self._rows)) for i in told.values()]
+        row = [i._replace(step=self._rows.index(number), steps=len(self._rows)) for i in told.values()]
         self._row = self._lanes.decide_row(row, infos, lambda lane: signals[lane.chunk](lane))
 
     def _keeps_keys(self, p: Pass, stream: str) -> bool:

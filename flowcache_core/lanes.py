@@ -63,22 +63,21 @@ class Lanes:
         chunks where they do not all do the same, since they see one another. keeps_keys: whether the keys of a stream's
         own chunk are stored, without which its tokens cannot be computed in part.
         """
-        wanted = {lane: (self._told(info), signal(lane)) for info in infos for lane in (_lane(info),)}
+        wanted = [(lane, self._told(info), signal(lane)) for info in infos for lane in (_lane(info),)]
         decisions: dict[Lane, Decision] = {}
-        for lane, (info, seen) in wanted.items():
+        for lane, info, seen in wanted:
             decisions[lane] = self._first(lane, info, seen, decisions)
-        for lane, (info, _) in wanted.items():
-            decisions[lane] = self._possible(lane, info, decisions, keeps_keys)
-        if len({lane.chunk for lane in decisions}) > 1:
+        for lane, info, _ in wanted:
+            if not decisions[lane].computes:
+                decisions[lane] = self._possible(lane, info, decisions, keeps_keys)
+        if any(lane.chunk != wanted[0][0].chunk for lane in decisions):
             self._agree(decisions)
-        shared: dict[int, tuple[Decision, Any, Any]] = {}
-        for lane, (info, seen) in wanted.items():
-            known = shared.get(lane.chunk) if self.policy.alike else None
-            if known is None or known[0] is not decisions[lane] or known[1] is not self._states.get(lane):
-                known = (decisions[lane], self._states.get(lane),
-                         self.policy.observe(self.state(lane), info, seen, decisions[lane]))
-                shared.setdefault(lane.chunk, known)
-            self._states[lane] = known[2]
+        alike, shared = self.policy.alike, {}
+        for lane, info, seen in wanted:
+            place = (lane.chunk, id(decisions[lane]), id(self._states.get(lane)))
+            if not alike or place not in shared:
+                shared[place] = self.policy.observe(self.state(lane), info, seen, decisions[lane])
+            self._states[lane] = shared[place]
         return decisions
 
     def _agree(self, decisions: dict[Lane, Decision]) -> None:
@@ -118,7 +117,7 @@ class Lanes:
         self._states[lane] = self.policy.learn(self.state(lane), info, decision, outcome)
 
     def _told(self, info: StepInfo) -> StepInfo:
-        return replace(info, chunk=info.chunk + self._first_chunk) if self._first_chunk else info
+        return info._replace(chunk=info.chunk + self._first_chunk) if self._first_chunk else info
 
     @staticmethod
     def _computed(decision: Decision, reason: str) -> Decision:
@@ -139,7 +138,7 @@ class Lanes:
         elif self.policy.alike:
             decision = next((d for other, d in made.items() if other.chunk == lane.chunk
                              and self._states.get(other) is self._states.get(lane)), None)
-        decision = decision or self.policy.decide(self.state(lane), info, seen)
+        decision = decision or self._repeated(self.policy.decide(self.state(lane), info, seen), lane)
         if not decision.computes and lane not in self.kept:
             return self._computed(decision, "nothing to reuse yet")
         return decision
@@ -169,7 +168,7 @@ class Lanes:
                 return self._computed(decision, "a joint pass runs whole")
         if decision.kind is Kind.PARTIAL and decision.tokens is not None:
             return self._some_tokens(decision, info, keeps_keys(lane.stream))
-        return self._repeated(decision, lane)
+        return decision
 
     def _some_tokens(self, decision: Decision, info: StepInfo, keeps_keys: bool) -> Decision:
         tokens = decision.tokens

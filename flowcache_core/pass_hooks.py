@@ -110,15 +110,16 @@ class PassHooks:
     def begin(self, call: Call) -> Tensor | None:
         with self.watch:
             self._stand_ins.open(call)
-            self._attention.open(self._stand_ins.frames, call.tokens_per_frame)
             self._latent = call.latent
             first = self.p.moves[0][0] if self.p.still else self.p.chunks[0]
             self._work = RowWork([self.decisions.get(Lane(first, *row)) for row in self.rows],
                                  call.latent.device)
             if self._work.running or (self._work.skipped and not self._velocity_stage):
+                self._attention.open(self._stand_ins.frames, call.tokens_per_frame)
                 return None
             self._answered = True
-            return self._completed(torch.zeros_like(call.latent))
+            replaced = len(self._work.skipped) == len(self.rows)
+            return self._completed(call.latent if replaced else torch.zeros_like(call.latent))
 
     def block(self, index: int, x: BlockInput, run: Run) -> Tensor:
         with self.watch:

@@ -42,6 +42,7 @@ class RowWork:
                 self.gaps[n] = d.blocks
         self._token_groups = [Group(tuple(n for n, t in self.tokens.items() if t is tokens), tokens)
                               for tokens in tensors.values()]
+        self._always = self._groups(self.whole)
 
     @property
     def running(self) -> int:
@@ -50,7 +51,11 @@ class RowWork:
 
     def groups(self, index: int) -> list[Group]:
         """What runs in block `index`."""
-        all_tokens = sorted([*self.whole, *(n for n, (a, b) in self.gaps.items() if not a <= index < b)])
+        if not self.gaps:
+            return self._always
+        return self._groups(sorted([*self.whole, *(n for n, (a, b) in self.gaps.items() if not a <= index < b)]))
+
+    def _groups(self, all_tokens: Sequence[int]) -> list[Group]:
         return [*([Group(tuple(all_tokens))] if all_tokens else []), *self._token_groups]
 
     def index(self, rows: Sequence[int]) -> Tensor:

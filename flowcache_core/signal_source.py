@@ -10,6 +10,7 @@ from .lanes import Lane, Lanes
 from .latent_video import LatentVideo
 from .plan.chunk_plan import Pass
 from .reuse.contract import SignalKind
+from .reuse.signals import relative_l1
 
 
 class SignalSource:
@@ -18,6 +19,8 @@ class SignalSource:
     def __init__(self, kind: SignalKind, backbone: Backbone, video: LatentVideo, lanes: Lanes) -> None:
         self.kind, self._backbone, self._video, self._lanes = kind, backbone, video, lanes
         self._by_time: dict[float, Tensor] = {}
+        self._known: dict[int, Tensor] = {}   # the same, by identity
+        self._distances: dict[tuple[int, int, float], float] = {}
 
     def of(self, p: Pass) -> Callable[[Lane], Tensor | None]:
         """The signal of each lane of a denoising pass."""
@@ -38,7 +41,18 @@ class SignalSource:
         if timesteps[step] not in self._by_time:
             at = torch.tensor([timesteps], device=self._backbone.device)
             self._by_time.update(zip(timesteps, self._backbone.time_modulation(at)[0].split(1), strict=True))
+            self._known = {id(signal): signal for signal in self._by_time.values()}
         return self._by_time[timesteps[step]]
 
+    def measure(self, now: Tensor, before: Tensor, eps: float = 0.0) -> float:
+        """`relative_l1`; between the signals of two timesteps it is taken once a run, since every chunk asks for it."""
+        if self._known.get(id(now)) is not now or self._known.get(id(before)) is not before:
+            return relative_l1(now, before, eps)
+        place = id(now), id(before), eps
+        if place not in self._distances:
+            self._distances[place] = relative_l1(now, before, eps)
+        return self._distances[place]
+
     def close(self) -> None:
-        self._by_time.clear()
+        for table in (self._by_time, self._known, self._distances):
+            table.clear()

@@ -34,6 +34,9 @@ class StandIns:
 
     def _parts(self, n: int, value: Tensor) -> Iterator[tuple[Lane, Tensor]]:
         """The lanes of row `n` with their parts of its tokens `(N, D)` or of its velocity `(C, F, h, w)`."""
+        if len(self.p.chunks) == 1:
+            yield Lane(self.p.chunks[0], *self.rows[n]), value
+            return
         hidden = value.ndim == 2
         sizes = [frames * (self.tokens_per_frame if hidden else 1) for frames in self.frames]
         for chunk, part in zip(self.p.chunks, value.split(sizes, 0 if hidden else 1), strict=True):

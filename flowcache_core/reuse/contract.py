@@ -10,11 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import Tensor
 
 from ..registry import Registry, check_knobs
+from .signals import relative_l1
 
 NOT_FINITE = "the signal is not finite"   # reason of a decision; the run counts and reports it
 
@@ -80,12 +81,12 @@ class Decision:
         return 1 - (self.blocks[1] - self.blocks[0]) / layers
 
 
-@dataclass(frozen=True)
-class StepInfo:
+class StepInfo(NamedTuple):
     """Where a decision is made: one step of one lane. sigma, sigma_next: noise before and after the step. edge_row:
     the step is part of the plan's first or last row. tokens: of the chunk. source: the stream from which this one may
     be derived. guidance: its scale (1: off). context_changed: a chunk that this one sees has entered or finished since
-    its last step. outside: the step must be computed since the run lets a policy skip in another part of the steps."""
+    its last step. outside: the step must be computed since the run lets a policy skip in another part of the steps.
+    measure: `relative_l1`, which a run may remember for signals that come again."""
 
     chunk: int
     chunks: int
@@ -102,6 +103,7 @@ class StepInfo:
     guidance: float = 1.0
     context_changed: bool = False
     outside: bool = False
+    measure: Callable[[Tensor, Tensor, float], float] = relative_l1
 
     @property
     def why_computed(self) -> str:

@@ -19,16 +19,16 @@ from .predictors import PREDICTORS, Predictor, Span, Stage
 @dataclass(frozen=True)
 class Trend:
     """value: of the last computed step, at noise `sigma`; change: from the one before, `interval` of noise away. Both
-    noises are tensors, since after a partial step they differ by token; 0 of interval: one value so far."""
+    noises are numbers, or tensors after a partial step, when they differ by token; 0 of interval: one value so far."""
 
     value: Tensor
     change: Tensor
-    sigma: Tensor
-    interval: Tensor
+    sigma: Tensor | float
+    interval: Tensor | float
 
     @property
     def nbytes(self) -> int:
-        return sum(getattr(self, f.name).nbytes for f in fields(self))
+        return sum(getattr(getattr(self, f.name), "nbytes", 0) for f in fields(self))
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,11 @@ class FirstOrder(Predictor):
 
     def keep(self, value_in: Tensor | None, value_out: Tensor, span: Span) -> Trend:
         value = self._value(value_in, value_out)
-        sigma = torch.tensor(span.sigma, dtype=torch.float32, device=value.device)
-        return Trend(value, torch.zeros_like(value), sigma, torch.zeros_like(sigma))
+        return Trend(value, torch.zeros_like(value), span.sigma, 0.0)
 
     def renew(self, kept: Trend, value_in: Tensor | None, value_out: Tensor, span: Span) -> Trend:
-        new = self.keep(value_in, value_out, span)
-        return replace(new, change=new.value - kept.value, interval=new.sigma - kept.sigma)
+        value = self._value(value_in, value_out)
+        return Trend(value, value - kept.value, span.sigma, span.sigma - kept.sigma)
 
     def correct(self, kept: Trend, value_in: Tensor | None, value_out: Tensor, span: Span) -> Trend:
         value = self._value(value_in, value_out)
@@ -69,8 +68,11 @@ class FirstOrder(Predictor):
         return kept
 
     def _continued(self, kept: Trend, span: Span) -> Tensor:
-        ahead = torch.where(kept.interval == 0, 0.0, (span.sigma - kept.sigma) / kept.interval)
-        return kept.value + (kept.change * ahead.clamp(0, self.reach)).to(kept.value.dtype)
+        if isinstance(kept.interval, Tensor):
+            ahead = torch.where(kept.interval == 0, 0.0, (span.sigma - kept.sigma) / kept.interval)
+            return kept.value + (kept.change * ahead.clamp(0, self.reach)).to(kept.value.dtype)
+        ahead = (span.sigma - kept.sigma) / kept.interval if kept.interval else 0.0
+        return torch.add(kept.value, kept.change, alpha=min(max(ahead, 0.0), self.reach))
 
     def predict(self, kept: Trend, value_in: Tensor | None, span: Span) -> Tensor:
         return self._continued(kept, span)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from flowcache_core.reuse import Kind, StepInfo
+from flowcache_core.reuse import Kind, StepInfo, relative_l1
 from flowcache_core.reuse.policies.flowcache import NO_TABLE, Accumulated, FlowCache
 from flowcache_core.reuse.polynomials import TABLES
 from tests.conformance.golden import cases_of, tensors_of
@@ -15,10 +15,10 @@ IDENTITY = [0, 0, 0, 1, 0]   # ours without a table
 ROUNDING = 4e-5              # of an accumulator; decisions closer than this to the threshold need the stored distances
 
 
-def fed(monkeypatch, distances):
-    """The policy measures `distances`, one a call."""
+def fed(distances):
+    """Measures `distances`, one a call, in place of the signals."""
     given = iter(distances)
-    monkeypatch.setattr("flowcache_core.reuse.policies.flowcache.relative_l1", lambda *_: next(given))
+    return lambda now, before, eps: next(given)
 
 
 def calibration(case):
@@ -27,12 +27,12 @@ def calibration(case):
     return NO_TABLE if case["coefficients"] == IDENTITY else (names or [case["coefficients_name"]])[0]
 
 
-def walk_time(case, signals):
+def walk_time(case, signals, measure=relative_l1):
     policy = FlowCache(str(case["threshold"]), "time_modulation", case["forced_first_steps"],
                        case["num_steps"] - case["cutoff"], calibration=calibration(case), conformance=True)
     state, out = policy.new_state(), []
     for step in range(case["num_steps"]):
-        info = StepInfo(0, 1, step, case["num_steps"], "cond#0", 0, 1.0, 0.9)
+        info = StepInfo(0, 1, step, case["num_steps"], "cond#0", 0, 1.0, 0.9, measure=measure)
         decision = policy.decide(state, info, signals[step])
         state = policy.observe(state, info, signals[step], decision)
         out.append((int(decision.computes), decision.distance, state.total))
@@ -40,9 +40,9 @@ def walk_time(case, signals):
 
 
 @pytest.mark.parametrize("case", TIME, ids=lambda case: f"{case['id']}-{case['kind']}")
-def test_time_modulation_from_distances(case, monkeypatch):
-    fed(monkeypatch, [d for d in case["d"] if d is not None])
-    found = walk_time(case, [torch.ones(1)] * case["num_steps"])
+def test_time_modulation_from_distances(case):
+    measure = fed(d for d in case["d"] if d is not None)
+    found = walk_time(case, [torch.ones(1)] * case["num_steps"], measure)
     assert [f[0] for f in found] == case["computed"]
     assert [f[1] for f in found] == case["d"]
     assert [f[2] for f in found] == case["acc"]
@@ -73,7 +73,7 @@ def test_coefficients(case):
     assert ours is not None or case["coefficients"] == IDENTITY, "a table that we do not have"
 
 
-def walk_content(case, signal_of):
+def walk_content(case, signal_of, measure=relative_l1):
     policy = FlowCache(str(case["threshold"]), "patch_embedding", case["warmup_steps"], 0, conformance=True)
     count, window, offset = case["num_chunks"], case["window"], case["chunk_offset"]
     stage_rows = case["num_steps"] // window
@@ -85,7 +85,7 @@ def walk_content(case, signal_of):
         for chunk in chunks:
             step = row - (chunk - offset) * stage_rows
             info = StepInfo(chunk, count, step, case["num_steps"], "cond#0", 0, 1.0, 0.9,
-                            edge_row=row in (0, case["total_steps"] - 1))
+                            edge_row=row in (0, case["total_steps"] - 1), measure=measure)
             signal = signal_of(row, chunk)
             decision = policy.decide(states[chunk], info, signal)
             states[chunk] = policy.observe(states[chunk], info, signal, decision)
@@ -95,9 +95,9 @@ def walk_content(case, signal_of):
 
 
 @pytest.mark.parametrize("case", CONTENT, ids=lambda case: f"{case['id']}-{case['kind']}")
-def test_embedding_distance_from_distances(case, monkeypatch):
-    fed(monkeypatch, [d for row in case["trace"] for d in row["d"] if d is not None])
-    for expected, flags, distances, totals in walk_content(case, lambda row, chunk: torch.ones(1)):
+def test_embedding_distance_from_distances(case):
+    measure = fed(d for row in case["trace"] for d in row["d"] if d is not None)
+    for expected, flags, distances, totals in walk_content(case, lambda row, chunk: torch.ones(1), measure):
         assert (flags, distances, totals) == (expected["reuse"], expected["d"], expected["acc"]), expected["step"]
 
 

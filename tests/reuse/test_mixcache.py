@@ -28,7 +28,7 @@ def state_with(losses, full=5, moved=0.1):
 
 
 def choice(policy, state, step=6, moved=0.1, stream="uncond#0", **info):
-    told = replace(step_info(step, steps=20, stream=stream), guidance=3.0,
+    told = step_info(step, steps=20, stream=stream)._replace(guidance=3.0,
                    source=None if stream == "cond#0" else "cond#0", **info)
     return policy.decide(state, told, ONE * (1 + moved))
 
@@ -87,7 +87,7 @@ def test_ranges_of_blocks(layers, sizes, expected):
 def test_boundaries_are_never_crossed(losses, step, skips, last, guidance, changed, mode):
     policy = MixCache(mode=mode, **OPEN)
     state = replace(state_with(losses, max(0, step - skips - 1)), skips=skips, last=last)
-    told = replace(step_info(step, steps=20, stream="uncond#0"), guidance=guidance, source="cond#0",
+    told = step_info(step, steps=20, stream="uncond#0")._replace(guidance=guidance, source="cond#0",
                    context_changed=changed)
     decided = policy.decide(state, told, 1.1 * ONE)
     if step < 5 or step == 19 or changed or skips >= 3:

@@ -1,18 +1,20 @@
 import copy
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
 
 from flowcache_core.reuse import PREDICTORS
 from flowcache_core.reuse.predictors import Increment, Residual, Span, Velocity
+from flowcache_core.reuse.taylor import TaylorVelocity
 from tests.reference import normal
 
 STEP = Span(0.8, 0.6)
 
 
 def tensors(kept) -> list[torch.Tensor]:
-    return [kept] if isinstance(kept, torch.Tensor) else [getattr(kept, f.name) for f in fields(kept)]
+    """Numbers as tensors too."""
+    return [kept] if isinstance(kept, torch.Tensor) else [torch.as_tensor(getattr(kept, f.name)) for f in fields(kept)]
 
 
 def test_the_residual_by_hand():
@@ -54,3 +56,14 @@ def test_nothing_is_written_into_what_a_predictor_is_given(name):
     predictor.merge(torch.tensor([[True]] + 4 * [[False]]), kept, kept)
     assert all(torch.equal(a, b) for a, b in zip(tensors(kept), tensors(kept_copy), strict=True))
     assert all(torch.equal(a, b) for a, b in zip((before, after, now), copies, strict=True))
+
+
+@pytest.mark.parametrize("sigma", [0.9, 0.8, 0.55, 0.2, 0.0])
+def test_numbers_and_noise_by_pixel_give_the_same_line(sigma):
+    """The same two values, once with noise levels as numbers and once by pixel, as a partial step leaves them."""
+    taylor, (first, second) = TaylorVelocity(), torch.randn(2, 4, 1, 3, 3)
+    kept = taylor.renew(taylor.keep(None, first, Span(1.0, 0.9)), None, second, Span(0.8, 0.7))
+    pixels = {name: torch.full((1, 1, 3, 3), getattr(kept, name)) for name in ("sigma", "interval")}
+    there = Span(sigma, sigma - 0.1)
+    expected = taylor.predict(replace(kept, **pixels), None, there)
+    torch.testing.assert_close(taylor.predict(kept, None, there), expected)

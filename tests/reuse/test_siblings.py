@@ -105,7 +105,7 @@ def test_magcache_by_hand(calibration):
     policy, table = MagCache(calibration(), threshold=0.3, warmup_share=0.2), flow_table(10, 3.0)
     state, made = policy.new_state(), []
     for step in range(10):
-        info = replace(step_info(step), sigma=table.sigmas[step], sigma_next=table.sigmas[step + 1])
+        info = step_info(step)._replace(sigma=table.sigmas[step], sigma_next=table.sigmas[step + 1])
         made.append(policy.decide(state, info, None))
         state = policy.observe(state, info, None, made[-1])
     assert [d.value for d in made[2:5]] == pytest.approx([0.1, 0.29, 0.561])

@@ -11,7 +11,6 @@ from ...registry import knob
 from ...saved import saved
 from ..contract import NOT_FINITE, POLICIES, Decision, Kind, RunFacts, SignalKind, StepInfo
 from ..polynomials import NO_TABLE, TABLES, check_table
-from ..signals import relative_l1
 from ..thresholds import ThresholdPolicy, threshold_knob
 
 SIGNALS = ("time_modulation", "patch_embedding", "latent", "history", "guided_velocity", "hidden")
@@ -98,7 +97,7 @@ class FlowCache(ThresholdPolicy):
             return Decision(Kind.COMPUTE, forced, limit=limit)
         if signal is None:
             return Decision(Kind.COMPUTE, "nothing to look at", limit=limit)
-        distance = relative_l1(signal, state.before, 1e-8 if self.distance_signal == "patch_embedding" else 0.0)
+        distance = info.measure(signal, state.before, 1e-8 if self.distance_signal == "patch_embedding" else 0.0)
         if not math.isfinite(distance):
             return Decision(Kind.COMPUTE, NOT_FINITE, distance, limit, distance)
         total = state.total + self._change(distance)
