@@ -73,8 +73,7 @@ def forecast(plan: ChunkPlan, settings: RunSettings, time_modulation: Callable[[
     policy.check(_video_chunks(plan, settings))
     decisions, why = None, ""
     try:
-        check_foreseeable(policy)
-        decisions = _walk(plan, settings, time_modulation)
+        decisions = foreseen(plan, settings, time_modulation)
     except ValueError as error:
         why = str(error)
     forced = frozenset((chunk, step) for p in plan.passes() if p.kind == "denoise" for chunk, step in p.moves
@@ -97,8 +96,10 @@ def _video_chunks(plan: ChunkPlan, settings: RunSettings) -> int:
     return settings.video_chunks or len(plan.chunks) - plan.end_chunks
 
 
-def _walk(plan: ChunkPlan, settings: RunSettings, time_modulation: Callable[[Tensor], Tensor]) -> Decisions:
-    """The decisions of the first stream and item, made as a run makes them."""
+def foreseen(plan: ChunkPlan, settings: RunSettings, time_modulation: Callable[[Tensor], Tensor]) -> Decisions:
+    """The decisions of the first stream and item, made as a run makes them. Raises ValueError for a policy that looks
+    at content."""
+    check_foreseeable(settings.policy)
     if settings.policy.per_row:
         rows = foresee(settings.policy, settings.table, len(plan.chunks), time_modulation, plan, settings.may_skip)
         return {(c, s): decision for c, chunk in enumerate(rows) for s, decision in enumerate(chunk)}

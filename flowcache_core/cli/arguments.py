@@ -6,13 +6,12 @@ from dataclasses import replace
 
 from ..per_chunk import parse_prompts
 from ..profiles import Profile, profile_names
-from ..reuse import POLICIES, PREDICTORS
 from ..sampling import PLANS, SCHEDULES, PlanRequest, RunRequest, plan_request
 from ..sampling.schedule import switch_chunks
 from ..text_file import TextFile
 from .memory_options import KV_DTYPES, add_memory_options, build_budget, build_compression, own_memory
 from .model_options import DEFAULT_PROFILE, add_model_options, choose_profile
-from .request import choose_reuse
+from .reuse_options import choose_reuse, skipping_part
 from .sparse_options import add_sparse_options, build_sparse
 
 PROMPT = "a red circle moving right quickly in the second lane behind a wall"
@@ -38,18 +37,6 @@ def add_plan_options(parser: argparse.ArgumentParser, chunks: int = 8) -> None:
     group.add_argument("--ranges", metavar="N,N,...", help="chunks that a chunk sees in equal parts of its steps, the "
                        "noisiest first and itself included; release: those of MAGI-1's release, 5,4,3,2 (pipelined)")
     group.add_argument("--no-commit", action="store_true", help="no pass at zero noise for finished chunks")
-
-
-def add_reuse_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("reuse")
-    group.add_argument("--preset", help="off, quality, balanced, fast, another of the profile, or a file that tune "
-                       "wrote (default off)")
-    group.add_argument("--policy", help=f"one of {', '.join(POLICIES.names())}, instead of a preset")
-    group.add_argument("--threshold", help="of the policy: 0.1, or '0:0.05, 1+:0.1', or '0.05->0.15'")
-    group.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE",
-                       help="any other setting of the policy")
-    group.add_argument("--predictor", help=f"what stands in at a skipped step: one of "
-                       f"{', '.join(PREDICTORS.names())}; with settings as in taylor:reach=2")
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -131,7 +118,7 @@ def build_request(args: argparse.Namespace) -> RunRequest:
     prompts = run_prompts(args, len(schedule.build().chunks))
     if profile.recache and schedule.name == "sequential":
         schedule = replace(schedule, switches=switch_chunks(prompts))
-    chosen = choose_reuse(profile, args.preset, args.policy, args.threshold, args.settings, args.predictor)
+    chosen, part = choose_reuse(profile, args), skipping_part(args)
     own = own_memory(args)
     return RunRequest(profile, schedule.build(), prompts, args.seed,
                       profile.shift if args.shift is None else args.shift,
@@ -141,4 +128,5 @@ def build_request(args: argparse.Namespace) -> RunRequest:
                       negative=run_negative(args), note=chosen.note,
                       latent=parse_size(args.size) if args.size else None, fps=args.fps,
                       given_noise=given_noise(args, profile), sparse=build_sparse(args),
-                      kv_dtype=KV_DTYPES.get(args.kv_dtype), kv_device=args.kv_device)
+                      kv_dtype=KV_DTYPES.get(args.kv_dtype), kv_device=args.kv_device, reuse_from=part[0],
+                      reuse_until=part[1])

@@ -10,6 +10,7 @@ from ..fingerprint import fingerprint
 from ..reuse import POLICIES, PREDICTORS
 from ..reuse.magnitudes import PREDICTORS as CALIBRATED
 from .arguments import add_plan_options, add_run_options, build_request
+from .reuse_options import WHOLE
 
 
 def add_parser(verbs: Any) -> None:
@@ -20,7 +21,7 @@ def add_parser(verbs: Any) -> None:
                         "(default residual)")
     parser.add_argument("--out", type=Path, default=Path("out/magnitudes.json"),
                         help="calibration file; use it as --policy magcache --set calibration=FILE")
-    parser.set_defaults(run=run, preset=None, policy=None, threshold=None, settings=[])
+    parser.set_defaults(run=run, preset=None, policy=None, threshold=None, settings=[], **WHOLE)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

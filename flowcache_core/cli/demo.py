@@ -12,6 +12,7 @@ from ..plan import sequential
 from ..profiles import load_preset
 from .arguments import add_plan_options, add_run_options, build_request
 from .model_options import choose_profile
+from .reuse_options import add_part_options
 
 
 def add_parser(verbs: Any) -> None:
@@ -19,6 +20,7 @@ def add_parser(verbs: Any) -> None:
     add_run_options(parser)
     add_plan_options(parser, chunks=16)
     parser.add_argument("--preset", default="fast", help="of the accelerated run (default fast)")
+    add_part_options(parser)
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for videos, pictures and traces")
     parser.set_defaults(run=run, policy=None, threshold=None, settings=[], predictor=None)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from ..sampling import advice
 from ..trace import Trace
-from .arguments import add_plan_options, add_reuse_options, add_run_options, build_request
+from .arguments import add_plan_options, add_run_options, build_request
+from .reuse_options import add_reuse_options
 from .source_options import add_source_options, asks_for_more, in_latents
 
 OUT = Path("out/generate")

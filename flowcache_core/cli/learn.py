@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .arguments import PROMPT, add_plan_options, add_run_options, build_request
+from .reuse_options import WHOLE
 
 
 def add_parser(verbs: Any) -> None:
@@ -28,7 +29,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--last-steps", type=int, default=1, help="last steps of a chunk that are computed whole")
     parser.add_argument("--out", type=Path, default=Path("out/schedule.json"), help="schedule file; use it as --policy "
                         "schedule --set file=FILE --predictor PREDICTOR")
-    parser.set_defaults(run=run, preset=None, policy=None, threshold=None, settings=[])
+    parser.set_defaults(run=run, preset=None, policy=None, threshold=None, settings=[], **WHOLE)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import Any
 from ..plan import ChunkPlan, Window, outer_windows
 from ..profiles import Profile
 from ..sampling import PlanRequest
-from .arguments import add_plan_options, add_reuse_options, build_schedule
+from .arguments import add_plan_options, build_schedule
 from .model_options import add_model_options, choose_profile, load_backbone
+from .reuse_options import add_reuse_options, choose_reuse, skipping_part
 from .source_options import add_window_options, window_sizes
 
 
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         print(plan_text(plans[n]) if len(plans) == 1 else f"\nwindow {n + 1}: {plan_text(plans[n])}")
     share = None
     if args.preset or args.policy or args.threshold or args.settings:
-        text, share = foreseen(args, plans[0], chunks)
+        text, share = foretold(args, plans[0], chunks)
         print(f"\n{text}" if len(plans) == 1 else f"\ndecisions of window 1:\n{text}")
     if args.out is not None:
         write_png(args.out, np.concatenate([plan_picture(plans[n]) for n in different]))
@@ -68,24 +69,29 @@ def window_plan(schedule: PlanRequest, window: Window) -> ChunkPlan:
     return replace(schedule, frames=window.frames, prefix_chunks=window.prefix // schedule.chunk_frames).build()
 
 
-def foreseen(args: argparse.Namespace, plan: ChunkPlan, chunks: int) -> tuple[str, float]:
+def foretold(args: argparse.Namespace, plan: ChunkPlan, chunks: int) -> tuple[str, float]:
     """What the policy will decide in every chunk of the plan, and the share of steps that it computes. chunks: of the
     whole video."""
     from ..fingerprint import fingerprint, same_network
-    from ..foresight import FORESEEN_STREAM, foresee
-    from ..profiles.schedule import step_table
+    from ..forecast import foreseen
+    from ..foresight import FORESEEN_STREAM
+    from ..profiles.schedule import first_table, step_table
     from ..report.tables import decision_text
     from ..reuse.contract import RunFacts
-    from .request import choose_reuse
+    from ..run_settings import RunSettings
 
     profile = choose_profile(args)
-    chosen = choose_reuse(profile, args.preset, args.policy, args.threshold, args.settings, args.predictor)
+    chosen, (start, end) = choose_reuse(profile, args), skipping_part(args)
     policy, predictor = chosen.policy, chosen.predictor
     policy.check(chunks)
-    table = step_table(profile, plan.num_steps, profile.shift if args.shift is None else args.shift)
+    shift = profile.shift if args.shift is None else args.shift
+    settings = RunSettings(step_table(profile, plan.num_steps, shift), *profile.latent, policy=policy,
+                           predictor=predictor, first_table=first_table(profile, plan, shift), video_chunks=chunks,
+                           reuse_from=start, reuse_until=end)
     model = load_backbone(args, profile, plan.num_steps)
-    policy.check_run(RunFacts(len(plan.chunks), table.sigmas, model.sizes.layers, (FORESEEN_STREAM,), predictor.name,
+    policy.check_run(RunFacts(chunks, settings.table.sigmas, model.sizes.layers, (FORESEEN_STREAM,), predictor.name,
                               predictor.stage, lambda other: same_network(other, fingerprint(model))))
-    decisions = foresee(policy, table, len(plan.chunks), model.time_modulation, plan)
-    computed = [decision.computes for chunk in decisions for decision in chunk]
-    return decision_text(decisions), round(sum(computed) / len(computed), 4)
+    made = foreseen(plan, settings, model.time_modulation)
+    decisions = [[d for _, d in sorted((s, d) for (c, s), d in made.items() if c == chunk)]
+                 for chunk in range(len(plan.chunks))]
+    return decision_text(decisions), round(sum(d.computes for d in made.values()) / len(made), 4)

@@ -1,11 +1,9 @@
-"""From command-line words to the values that a request is made of."""
+"""From command-line words to settings of registered classes."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-from ..profiles import Preset, Profile, load_preset
 from ..registry import Registry
-from ..reuse import POLICIES, PREDICTORS, Predictor
+from ..reuse import PREDICTORS, Predictor
 
 
 def parse_settings(pairs: Sequence[str], registry: Registry, name: str) -> dict[str, object]:
@@ -38,19 +36,3 @@ def parse_predictor(text: str) -> Predictor:
     name, _, settings = text.partition(":")
     pairs = settings.split(",") if settings else []
     return PREDICTORS.make(name, parse_settings(pairs, PREDICTORS, name))
-
-
-def choose_reuse(profile: Profile, preset: str | None, policy: str | None, threshold: str | None,
-                 pairs: Sequence[str], predictor: str | None) -> Preset:
-    """A preset, or a policy with its settings; `threshold` and `pairs` need a policy that has them."""
-    if policy is None and (threshold is not None or pairs):
-        policy = "flowcache"
-    if policy is None:
-        chosen = load_preset(profile, preset or "off")
-        return replace(chosen, predictor=parse_predictor(predictor)) if predictor else chosen
-    if preset is not None:
-        raise ValueError(f"preset {preset!r} together with policy {policy!r}: give one of the two")
-    if threshold is not None:
-        pairs = [*pairs, f"threshold={threshold}"]
-    settings = parse_settings(pairs, POLICIES, policy)
-    return Preset("", POLICIES.make(policy, settings), parse_predictor(predictor or "velocity"), {})

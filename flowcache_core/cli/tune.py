@@ -11,6 +11,7 @@ from ..reuse.policies.flowcache import FlowCache
 from .arguments import add_plan_options, add_run_options, build_request
 from .model_options import choose_profile
 from .request import parse_settings
+from .reuse_options import WHOLE
 
 
 def add_parser(verbs: Any) -> None:
@@ -24,7 +25,7 @@ def add_parser(verbs: Any) -> None:
                         help="any setting of the policy flowcache but its threshold")
     parser.add_argument("--predictor", default="velocity", help=f"one of {', '.join(PREDICTORS.names())}")
     parser.add_argument("--out", type=Path, default=Path("out/tuned.json"), help="preset file; use it as --preset FILE")
-    parser.set_defaults(run=run, preset=None, policy=None, threshold=None)
+    parser.set_defaults(run=run, preset=None, policy=None, threshold=None, **WHOLE)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from ..solvers import NOISE_RULES, SOLVERS
 class RunRequest:
     """Everything a run needs but the model. prompts: one a chunk; negative: the unconditional prompt; note: what the
     preset has to say; latent: height and width (None: the profile's); fps: told to networks that know rates (None: the
-    profile's); given, given_noise, first_chunk, video_chunks, sparse: see `Given` and `RunSettings`."""
+    profile's); given, given_noise, first_chunk, video_chunks, sparse, reuse_from, reuse_until: see `Given` and
+    `RunSettings`."""
 
     profile: Profile
     plan: ChunkPlan
@@ -47,6 +48,8 @@ class RunRequest:
     first_chunk: int = 0
     video_chunks: int | None = None
     sparse: SparseAttention | None = None
+    reuse_from: float = 0.0
+    reuse_until: float = 1.0
 
     @property
     def rate(self) -> float:
@@ -65,7 +68,8 @@ class RunRequest:
             budget=self.budget, compression=self.compression, kv_dtype=self.kv_dtype, kv_device=self.kv_device,
             noise_rule=NOISE_RULES.make(p.noise_rule),
             context_timestep=p.context_timestep, given_noise=self.given_noise, first_chunk=self.first_chunk,
-            video_chunks=self.video_chunks, sparse=self.sparse, batch_streams=p.family != "magi-1")
+            video_chunks=self.video_chunks, sparse=self.sparse, reuse_from=self.reuse_from,
+            reuse_until=self.reuse_until, batch_streams=p.family != "magi-1")
 
     def generation(self, backbone: Backbone, encoder: TextEncoder) -> Generation:
         """A run, checked but not started."""

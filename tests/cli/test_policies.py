@@ -3,6 +3,8 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from flowcache_core.cli import main
 from flowcache_core.cli.request import parse_predictor, parse_settings
@@ -90,3 +92,34 @@ def test_settings_of_a_predictor():
                           ("velocity:x=1", "no setting x"), ("nosuch", "'nosuch'")):
         with pytest.raises(ValueError, match=message):
             parse_predictor(text)
+
+
+@pytest.mark.parametrize("policy", [["flowcache", "--threshold", "5", "--set", "warmup_steps=1"],
+                                    ["every_nth", "--set", "interval=10"], ["teacache", "--threshold", "5"]])
+def test_skips_stay_in_the_part_that_is_asked_for_and_plan_shows_it(policy, tiny_model, tmp_path, capsys):
+    words = ["--model", str(tiny_model), "--steps", "10", "--chunks", "2", "--plan", "sequential", "--policy", *policy,
+             "--start-percent", "0.3", "--end-percent", "0.7"]
+    assert main(["plan", *words]) == 0
+    *text, told = capsys.readouterr().out.splitlines()
+    assert main(["generate", *words, "--out", str(tmp_path / "run")]) == 0
+    trace = load_trace(tmp_path / "run" / "trace.json")
+    made = {lane.step: lane for p in trace.passes for lane in p.lanes if lane.chunk == 0}
+    skipped = {step for step, lane in made.items() if lane.decision != "compute"}
+    assert skipped and skipped <= set(range(3, 8))
+    assert any("outside" in lane.reason for lane in made.values())
+    assert json.loads(told)["foreseen_share"] == pytest.approx(trace.computed_share)
+    pattern = next(line for line in text if line.startswith("chunk")).split()[-6]
+    assert {step for step, mark in enumerate(pattern) if mark == "-"} == skipped
+    message = refused(["generate", "--resume", str(tmp_path / "run"), "--start-percent", "0.1"], capsys)
+    assert "reuse_from is 0.1, it was 0.3" in message
+
+
+def test_a_part_that_has_no_step_switches_the_policy_off(tiny_model, tmp_path, capsys):
+    words = ["generate", "--model", str(tiny_model), *QUICK, "--out"]
+    fast = ["--threshold", "5", "--start-percent", "1", "--end-percent", "1"]
+    assert main([*words, str(tmp_path / "none"), *fast]) == 0 and main([*words, str(tmp_path / "off")]) == 0
+    none, off = (load_file(tmp_path / name / "chunk-0001.safetensors")["latent"] for name in ("none", "off"))
+    assert torch.equal(none, off)
+    for start, end in (("0.9", "0.5"), ("-0.1", "1"), ("0", "15"), ("nan", "1")):
+        message = refused([*words, str(tmp_path / "no"), "--start-percent", start, "--end-percent", end], capsys)
+        assert f"--start-percent {float(start):g} with --end-percent {end}" in message and "0 to 1" in message
