@@ -5,6 +5,7 @@ recorded distances of a content signal it is an estimate: skipped steps change t
 by.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -76,9 +77,15 @@ def _walk_rows(policy: ReusePolicy, table: SigmaTable, plan: ChunkPlan, signal: 
     return [tuple(decisions) for decisions in made.values()]
 
 
-def signals_of(distances: Sequence[float | None]) -> list[Tensor]:
-    """Signals of one number whose relative distances from step to step are `distances` (None counts as 0)."""
-    signals = [torch.ones(1)]
-    for distance in distances[1:]:
-        signals.append(signals[-1] * (1 + (distance or 0.0)))
+def signals_of(distances: Sequence[float | None]) -> list[Tensor | None]:
+    """Signals of one number whose relative distances from step to step are `distances`. None: there is no signal where
+    neither the distance to it nor from it is known. A distance that is no number is to or from such a signal."""
+    signals: list[Tensor | None] = []
+    last, broken = torch.ones(1), False
+    for distance, following in zip(distances, (*distances[1:], None), strict=True):
+        broken = distance is not None and not math.isfinite(distance) and not broken
+        if distance is not None and math.isfinite(distance):
+            last = last * (1 + distance)
+        known = distance is not None or following is not None
+        signals.append((last * math.nan if broken else last) if known else None)
     return signals

@@ -3,13 +3,14 @@
 import pytest
 
 from flowcache_core.foresight import foresee, signals_of
-from flowcache_core.plan import diffusion_forcing
+from flowcache_core.plan import dense, diffusion_forcing, rolling, sequential
 from flowcache_core.reuse import PREDICTORS
 from flowcache_core.reuse.policies.every_nth import EveryNth
 from flowcache_core.reuse.policies.flowcache import FlowCache
 from flowcache_core.reuse.signals import relative_l1
 from flowcache_core.solvers import flow_table
-from flowcache_core.tuning import Prediction, Probe, Tuner
+from flowcache_core.threshold_prediction import Prediction, Probe
+from flowcache_core.tuning import Tuner, check_wanted
 from tests.reference import decisions, tiny_run, tiny_wan
 
 PLAN, TABLE = diffusion_forcing(8, 2, 40, 10), flow_table(40, 3.0)
@@ -55,6 +56,14 @@ def test_a_wanted_psnr_is_met(wanted, probe, model):
     assert tuner(probe, model).for_psnr(wanted).psnr_db == pytest.approx(wanted, abs=1.0)
 
 
+def test_nothing_is_run_twice_and_what_skips_nothing_is_no_speedup(probe, model):
+    tuned = tuner(probe, model)
+    found = tuned.for_speedup(1.05)   # less than the smallest threshold that skips gives
+    assert found.computed_share < 1
+    tuned.for_psnr(50.0)
+    assert len({str(t.policy.threshold) for t in tuned.trials}) == len(tuned.trials)
+
+
 def ramped_tuner(probe, model, spared):
     """Of a model in which computed steps of one chunk alone are worth something."""
     def verify(policy):
@@ -87,6 +96,47 @@ def test_what_cannot_be_met_names_the_best_that_can(probe, model):
         tuner(probe, model).for_speedup(50)
     with pytest.raises(ValueError, match=r"PSNR of 900 dB cannot be met: the best that skips anything has \d"):
         tuner(probe, model).for_psnr(900)
+    with pytest.raises(ValueError, match=r"PSNR of 3 dB cannot be met: .* still has \d+\.\d dB, at \d"):
+        tuner(probe, model).for_psnr(3)
+
+
+def test_what_leaves_nothing_to_skip_is_refused(model):
+    run = tiny_run(diffusion_forcing(4, 2, 6, 3), model, policy=Probe(of=FlowCache()))
+    run.run()
+    never = Tuner(run.trace, run.trace, flow_table(6, 3.0), FlowCache(), lambda policy: pytest.fail("it ran"))
+    with pytest.raises(ValueError, match="speed-up of 2 cannot be met: with 5 first and 1 last steps .* about 1.00"):
+        never.for_speedup(2)
+    with pytest.raises(ValueError, match="PSNR of 30 dB cannot be met by skipping: .*nothing is left to skip"):
+        never.for_psnr(30)
+
+
+@pytest.mark.parametrize(("speedup", "psnr_db", "words"), [
+    (0.5, None, "speed-up 0.5"), (1, None, "speed-up 1"), (float("nan"), None, "speed-up nan"),
+    (float("inf"), None, "speed-up inf"), (None, -5, "PSNR -5"), (None, float("nan"), "PSNR nan"),
+    (None, float("inf"), "PSNR inf")])
+def test_targets_that_are_none_are_refused_before_anything_is_sampled(speedup, psnr_db, words):
+    with pytest.raises(ValueError, match=f"{words}.*expected a number of more than"):
+        check_wanted(speedup, psnr_db)
+
+
+@pytest.mark.parametrize(("plan", "settings", "predictor"), [
+    (dense(4, 2, 12), {}, "velocity"), (rolling(8, 2, 12), {}, "velocity"),
+    (diffusion_forcing(6, 2, 12, 4), {"distance_signal": "history"}, "velocity"),
+    (diffusion_forcing(6, 2, 12, 4), {"distance_signal": "hidden"}, "residual"),
+    (sequential(4, 2, 12, 16), {}, "velocity")], ids=["dense", "rolling", "history", "hidden", "first steps"])
+def test_every_plan_and_signal_is_predicted(plan, settings, predictor, model):
+    """Joint passes, signals that are not always there, and a first chunk of other steps."""
+    table, policy = flow_table(12, 3.0), FlowCache(warmup_steps=2, **settings)
+    first = {"first_table": flow_table(16, 3.0)} if plan.first_steps else {}
+    run = tiny_run(plan, model, policy=Probe(of=policy), predictor=PREDICTORS.make(predictor), **first)
+    run.run()
+    told = Prediction(timed(run.trace), run.trace, table, policy, first.get("first_table"))
+    fastest = tiny_run(plan, model, policy=told.fastest, predictor=PREDICTORS.make(predictor), **first)
+    fastest.run()
+    kept, passes = told.computed(told.fastest), [p for p in fastest.trace.passes if p.kind == "denoise"]
+    skipped = [p for p in passes if not kept & set(zip(p.chunks, p.steps, strict=True))]
+    assert [p for p in passes if not p.calls] == skipped
+    assert skipped and told.most > 1
 
 
 @pytest.mark.parametrize("threshold", ["0.02", "0.1", "0.02->0.3", "0"])
@@ -114,6 +164,13 @@ def test_policies_that_need_no_signal_are_foreseen_and_those_that_look_at_conten
     assert [d.computes for d in foresee(EveryNth(2), TABLE, 1, model.time_modulation)[0]].count(True) < 25
     with pytest.raises(ValueError, match="patch_embedding"):
         foresee(FlowCache(distance_signal="patch_embedding"), TABLE, 1, model.time_modulation)
+
+
+def test_signals_are_broken_or_missing_where_their_distances_are():
+    nan = float("nan")
+    signals = signals_of([None, None, 0.5, nan, nan, 0.25, None])
+    assert signals[0] is signals[-1] is None and signals[3].isnan()
+    assert [float(signals[n]) for n in (1, 2, 4, 5)] == pytest.approx([1.0, 1.5, 1.5, 1.875])
 
 
 def test_signals_have_the_distances_they_are_made_from():

@@ -29,13 +29,15 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    from ..metrics import psnr
+    from ..metrics import json_number, psnr
     from ..reuse import POLICIES
-    from ..tuning import Probe, Tuner
+    from ..threshold_prediction import Probe
+    from ..tuning import Tuner, check_wanted
     from .demo import warm_up
     from .execute import models_for
     from .output import prepare_folder, to_frames
 
+    check_wanted(args.speedup, args.psnr)
     words = parse_settings(args.settings, POLICIES, "flowcache")
     if "threshold" in words:
         raise ValueError("--set threshold: tune finds the threshold; leave it out")
@@ -60,10 +62,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         print(f"threshold {chosen.threshold}: {uncached.seconds / trace.seconds:.2f}x, {quality:.2f} dB")
         return trace, quality
 
-    tuner = Tuner(probe, uncached, request.settings().table, policy, verify)
+    settings = request.settings()
+    tuner = Tuner(probe, uncached, settings.table, policy, verify, settings.first_table)
     found = tuner.for_speedup(args.speedup) if args.speedup is not None else tuner.for_psnr(args.psnr)
     result = {"threshold": str(found.policy.threshold), "speedup": round(found.speedup, 3),
-              "psnr_db": round(found.psnr_db, 2), "computed_share": round(found.computed_share, 4)}
+              "psnr_db": json_number(round(found.psnr_db, 2)), "computed_share": round(found.computed_share, 4)}
     write_preset(args, found.policy, predictor.name, {**result, "runs": len(tuner.trials)})
     return {**result, "preset": str(args.out)}
 
