@@ -259,14 +259,32 @@ class Generation:
             self._move(number, own, decisions, blend)
 
     def _move(self, number: int, p: Pass, decisions: dict[Lane, Decision], velocities: dict[str, Tensor]) -> None:
+        self._correct(p)
         guided, policy = self.video.step(p, velocities, self._clean), self._lanes.policy
         if policy.signal == "guided_velocity":
             self._lanes.last.update({lane: guided[lane.chunk][lane.item].clone() for lane in decisions})
         if policy.learns:
             tell(self._lanes, self.video, p, self._deciding.infos(number, p), decisions, velocities, guided)
 
+    def _correct(self, p: Pass) -> None:
+        """Moves chunks by what the skipped steps before this one have missed, where the predictor knows it."""
+        missed, begin = self._lanes.missed, 0
+        for chunk, at in zip(p.chunks, self.video.timesteps(p), strict=True) if missed else ():
+            latent = self.video.chunk(chunk)
+            if any(lane.chunk == chunk for lane in missed):
+                own = {stream: torch.stack([missed.get(Lane(chunk, stream, n), torch.zeros_like(item))
+                                            for n, item in enumerate(latent)])
+                       for stream in self.settings.guide.needed(at)}
+                by = self.settings.guide.combine(own, at).float()
+                self.video.move(chunk, by)
+                if self._clean is not None:   # the host's estimate moves along
+                    self._clean = self._clean.clone()
+                    self._clean[:, :, begin:begin + latent.shape[2]] += by
+            begin += latent.shape[2]
+
     def _spans(self, p: Pass) -> dict[int, Span]:
-        return {chunk: Span(*self.video.table(chunk).sigmas[step:step + 2])
+        sigmas = {chunk: self.video.table(chunk).sigmas for chunk, _ in p.moves}
+        return {chunk: Span(*sigmas[chunk][step:step + 2], sigmas[chunk][step - 1] if step else None)
                 for chunk, step in p.moves}
 
     def _row_groups(self, p: Pass) -> list[list[RowKey]]:

@@ -39,8 +39,8 @@ class Lanes:
 
     kept: the predictor's values; ranges: residuals of block ranges; differences: of a stream's velocity from its
     source's; last: what the step before gave, where the policy looks at that. These and the policy's states are all
-    that a run must save to go on. fresh (velocities, and whether they were computed whole) and evidence last for a
-    pass.
+    that a run must save to go on. fresh (velocities, and whether they were computed whole), missed (by how much the
+    latent is to be moved) and evidence last for a pass.
 
     first_chunk: the number by which the policy knows chunk 0.
     """
@@ -53,6 +53,7 @@ class Lanes:
         self.differences: dict[Lane, Tensor] = {}
         self.last: dict[Lane, Tensor] = {}
         self.fresh: dict[Lane, tuple[Tensor, bool]] = {}
+        self.missed: dict[Lane, Tensor] = {}
         self.evidence: dict[tuple[str | BlockRange, Lane], Evidence] = {}
 
     def decide(self, infos: Iterable[StepInfo], signal: Signal, keeps_keys: Callable[[str], bool] = lambda stream: True
@@ -205,12 +206,13 @@ class Lanes:
 
     def end_pass(self) -> None:
         """Drops what lasts for a pass."""
-        self.fresh.clear()
-        self.evidence.clear()
+        for table in (self.fresh, self.missed, self.evidence):
+            table.clear()
 
     def close(self) -> None:
         """Drops everything, also where somebody still holds this object (an error's traceback does)."""
-        for table in (self._states, self.kept, self.ranges, self.differences, self.last, self.fresh, self.evidence):
+        for table in (self._states, self.kept, self.ranges, self.differences, self.last, self.fresh, self.missed,
+                      self.evidence):
             table.clear()
 
     def forget(self, chunk: int) -> None:

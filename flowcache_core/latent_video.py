@@ -140,6 +140,16 @@ class LatentVideo:
             begin = stop
         return guided
 
+    def move(self, chunk: int, by: Tensor) -> None:
+        """Moves a chunk's latent by `by (items, C, f, h, w)`, but for given frames, and what its solver knows of it."""
+        held = self._held.get(chunk)
+        if held is not None:
+            by = by.clone()
+            by[:, :, held] = 0
+        self.chunk(chunk).add_(by)
+        if chunk in self.solver_states:
+            self.solver_states[chunk] = self.settings.solver.moved(self.solver_states[chunk], by)
+
     def _step_chunk(self, chunk: int, step: int, velocity: Tensor, clean: Tensor | None) -> None:
         s, x, noise = self.settings, self.chunk(chunk), None
         if s.solver.needs_noise:

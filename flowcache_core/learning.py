@@ -18,7 +18,7 @@ from .reuse.contract import Decision, Kind, Outcome, ReusePolicy, StepInfo
 from .reuse.taylor import FirstOrder
 
 SAMPLE = 8192      # numbers of a chunk's velocity that are recorded
-PREDICTORS = ("velocity", "taylor")
+PREDICTORS = ("velocity", "taylor", "taylor_corrected")   # the last is planned as taylor and improved by real runs
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,10 @@ class StandIns:
             new = (predictor.keep(before[lane], out, span) if old is None
                    else predictor.renew(old, before[lane], out, span))
             kept[lane] = predictor.owned(new if tokens is None else predictor.merge(self.mask(tokens, out), new, old))
+            if predictor.corrects and old is not None and tokens is None:
+                missed = predictor.missed(old, new, span)
+                if missed is not None:
+                    self.lanes.missed[lane] = missed
 
     def mask(self, tokens: Tensor, like: Tensor) -> Tensor:
         """Which of a chunk's tokens, or pixels, `tokens` are: `(N, 1)` or `(1, F, h, w)`."""

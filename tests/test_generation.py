@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,14 +20,15 @@ from flowcache_core.reuse import POLICIES, Kind
 from flowcache_core.reuse.policies.every_nth import EveryNth
 from flowcache_core.reuse.policies.flowcache import FlowCache
 from flowcache_core.reuse.policies.replay import Replay
-from flowcache_core.reuse.predictors import Residual, Velocity
+from flowcache_core.reuse.predictors import Residual, Span, Velocity
+from flowcache_core.reuse.taylor import CorrectedVelocity
 from flowcache_core.solvers import NOISE_RULES, Euler, Renoise, UniPC, flow_table
 from flowcache_core.trace import load_trace
 from tests.reference import SIDE, TINY, TOKENS, decisions, normal, texts, tiny_run, tiny_wan
 
 CONTENT = FlowCache(threshold=0.3, distance_signal="patch_embedding", warmup_steps=1)
 TIME = FlowCache(threshold=0.3, warmup_steps=2)
-PREDICTORS = [Velocity(), Residual()]
+PREDICTORS = [Velocity(), Residual(), CorrectedVelocity()]
 PLANS = [diffusion_forcing(6, 2, 6, 2), diffusion_forcing(7, 2, 6, 3, 1, commit=True), sequential(5, 2, 6),
          pipelined(6, 2, 6, 2, commit=True), dense(5, 2, 6), rolling(6, 2, 6)]
 by_name = pytest.mark.parametrize("plan", PLANS, ids=lambda plan: f"{plan.name}-{plan.prefix_chunks}")
@@ -91,6 +93,33 @@ def test_guidance_by_hand(model):
     x = NOISE_RULES["per_chunk"]().initial(0, (1, TINY.channels, 2, SIDE, SIDE), plan.chunks)
     cond, uncond = (model(x, torch.full((1, 2), table.timesteps[0]), words[s][0]) for s in ("cond#0", "uncond#0"))
     torch.testing.assert_close(found, x - table.sigmas[0] * (uncond + 4 * (cond - uncond)), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("solver", [UniPC(), Euler()], ids=lambda solver: solver.name)
+def test_corrected_skips_equal_a_loop_without_hooks(model, solver):
+    """One chunk, every third of 9 steps computed: lines between, and what they missed is made up for in time."""
+    plan, table, words, predictor = dense(3, 3, 9), flow_table(9, 3.0), texts(1), CorrectedVelocity()
+    run = tiny_run(plan, model, policy=EveryNth(interval=3), predictor=predictor, guidance=2.0, solver=solver)
+    found, made = run.run(), decisions(run)
+    x = NOISE_RULES["per_chunk"]().initial(0, (1, TINY.channels, 3, SIDE, SIDE), plan.chunks)
+    state, kept = solver.new_state(), {}
+    assert [made[0, n, "cond#0", 0] == "compute" for n in range(9)] == [n in (0, 1, 4, 7, 8) for n in range(9)]
+    for n in range(9):
+        span, velocity, missed = Span(*table.sigmas[n:n + 2], table.sigmas[n - 1] if n else None), {}, {}
+        for stream in ("cond#0", "uncond#0"):
+            if n in (0, 1, 4, 7, 8):
+                velocity[stream] = model(x, torch.full((1, 3), table.timesteps[n]), words[stream][0])
+                old, new = kept.get(stream), (predictor.renew(kept[stream], x, velocity[stream], span)
+                                              if stream in kept else predictor.keep(x, velocity[stream], span))
+                kept[stream], missed[stream] = new, predictor.missed(old, new, span) if old is not None else None
+            else:
+                velocity[stream] = predictor.predict(kept[stream], x, span)
+        if missed.get("cond#0") is not None:
+            by = missed["uncond#0"] + 2 * (missed["cond#0"] - missed["uncond#0"])
+            x, state = x + by, replace(state, start=state.start + by) if solver.name == "unipc" else state
+        guided = velocity["uncond#0"] + 2 * (velocity["cond#0"] - velocity["uncond#0"])
+        x, state = solver.step(state, x, guided, n, table)
+    torch.testing.assert_close(found, x, atol=2e-5, rtol=2e-5)
 
 
 # 4. Same seed, same result.
@@ -167,7 +196,7 @@ def test_streams_in_one_call_or_in_one_each(plan, predictor, model):
     batched, apart = (run.run() for run in runs)
     torch.testing.assert_close(batched, apart, atol=1e-5, rtol=1e-5)
     assert decisions(runs[0]) == decisions(runs[1])
-    assert runs[0].trace.counts()["reuse"] > 0 or policy is CONTENT
+    assert runs[0].trace.counts()["reuse"] + runs[0].trace.counts()["predict"] > 0 or policy is CONTENT
 
 
 @by_name
@@ -271,7 +300,8 @@ def test_a_finished_chunk_leaves_nothing_behind(plan, predictor, model):
         remembered = {lane.chunk for table in (run._lanes.kept, run._lanes._states) for lane in table}
         assert not (remembered | set(run.video.solver_states)) & set(finished)
         for kept in run._lanes.kept.values():
-            assert kept.untyped_storage().nbytes() == kept.nbytes, "a view keeps the whole batch alive"
+            parts = [kept] if isinstance(kept, torch.Tensor) else [kept.value, kept.change]
+            assert all(part.untyped_storage().nbytes() == part.nbytes for part in parts), "a view keeps the batch alive"
 
     def on_chunk(chunk, latent):
         finished.append(chunk)
@@ -438,7 +468,7 @@ def test_any_length_runs(model, make, frames, chunk_frames, predictor):
     assert latents.shape == (1, TINY.channels, frames, SIDE, SIDE) and latents.isfinite().all()
     assert latents.dtype == torch.float32 and not latents.is_inference()
     joint_steps = plan.name == "rolling" and frames > chunk_frames   # its newest chunk is always in its warm-up
-    assert joint_steps or run.trace.counts()["reuse"] > 0
+    assert joint_steps or run.trace.counts()["predict" if predictor.extrapolates else "reuse"] > 0
 
 
 def test_the_first_chunk_takes_its_own_table(model):

@@ -17,8 +17,8 @@ def add_parser(verbs: Any) -> None:
                         "conditional one at some steps (needs guidance)")
     add_run_options(parser)
     add_plan_options(parser, chunks=4)
-    parser.add_argument("--predictor", default="taylor", help="what stands in at skipped steps: velocity or taylor "
-                        "(default taylor)")
+    parser.add_argument("--predictor", default="taylor", help="what stands in at skipped steps: velocity, taylor "
+                        "or taylor_corrected (default taylor)")
     parser.add_argument("--videos", type=int, default=3, help="videos to learn from, seeds counted up from --seed; "
                         "the bundled model gets other prompts too, unless --prompt is given (default 3)")
     parser.add_argument("--probes", type=int, default=0, help="steps at which one run each finds out what becomes "

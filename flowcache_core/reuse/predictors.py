@@ -18,20 +18,23 @@ Stage = Literal["velocity", "hidden"]
 
 
 class Span(NamedTuple):
-    """Noise before and after a step."""
+    """Noise before and after a step; sigma_before: before the step in front of it, None for the first step, and where
+    nobody can move the latent."""
 
     sigma: float
     sigma_next: float
+    sigma_before: float | None = None
 
 
 @dataclass(frozen=True)
 class Predictor(ABC):
     """stage: where it acts. "velocity": on the output, without any forward; "hidden": on the tokens between the
-    first and the last block. extrapolates: whether a skipped step
-    is more than a repetition."""
+    first and the last block. extrapolates: whether a skipped step is more than a repetition. corrects: whether a
+    computed step shows how far the skipped ones before it went astray."""
 
     stage: ClassVar[Stage]
     extrapolates: ClassVar[bool] = False
+    corrects: ClassVar[bool] = False
 
     @abstractmethod
     def keep(self, value_in: Tensor | None, value_out: Tensor, span: Span) -> Any:
@@ -45,6 +48,11 @@ class Predictor(ABC):
     def correct(self, kept: Any, value_in: Tensor | None, value_out: Tensor, span: Span) -> Any:
         """`kept`, where the computed step's value turns out to be another than it was kept with."""
         return self.keep(value_in, value_out, span)
+
+    def missed(self, old: Any, new: Any, span: Span) -> Tensor | None:
+        """By how much the latent is to be moved before a computed step is taken, `(C, F, h, w)`; None for not at all.
+        old, new: what was kept before this step, and is now."""
+        return None
 
     def merge(self, mask: Tensor, new: Any, old: Any) -> Any:
         """`new` where `mask` is true, `old` elsewhere; mask: `(N, 1)` or `(1, F, h, w)`."""

@@ -33,5 +33,9 @@ class Solver(ABC):
         """As `step`, from the estimate of the clean sample that a host hands out, in the host's own arithmetic."""
         return self.step(state, x, (x - clean) / table.sigmas[index], index, table, noise)
 
+    def moved(self, state: Any, by: Tensor) -> Any:
+        """The state of a chunk whose sample is moved by `by (B, C, F, h, w)` before its next step."""
+        return state
+
 
 SOLVERS: Registry[Solver] = Registry("solver")

@@ -5,7 +5,7 @@ output, then predicts the next one. UniPC: Zhao et al., arXiv 2302.04867.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -47,6 +47,9 @@ class UniPC(Solver):
         order = min(2, table.steps - index, len(state.clean) + 1)
         following = self._predict(state, x, clean, index, table, order)
         return following, UniPCState((*state.clean[-1:], clean), x, order)
+
+    def moved(self, state: UniPCState, by: Tensor) -> UniPCState:
+        return state if state.start is None else replace(state, start=state.start + by)
 
     @staticmethod
     def _correct(state: UniPCState, clean: Tensor, index: int, table: SigmaTable) -> Tensor:

@@ -87,6 +87,9 @@ class WholeVideo:
         add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, self._predict_noise, options["transformer_options"])
         self.trace = Trace(self._settings.describe(), {"name": "whole video", "num_steps": steps, "rows": steps,
                                                        "chunks": [[0, shape[2]]]})
+        if template.predictor.corrects:
+            self.trace.notes.append(f"predictor {template.predictor.name}: this sampler moves the video itself, so "
+                                    "what skipped steps have missed is not made up for; the Chunked AR Sampler does")
 
     def _check(self) -> None:
         """Once the model is loaded, for policies that ask which it is."""

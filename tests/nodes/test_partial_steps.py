@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.nodes import tiny
-from tests.nodes.test_bridge_runs import listener, run
+from tests.nodes.test_bridge_runs import CHUNKED, chunked, listener, run
 from tests.nodes.test_bridge_truths import profiled
 
 SOME = tuple(range(0, 72, 2))   # of 3 frames of 4 x 6 tokens
@@ -58,6 +58,32 @@ def test_host_computes_in_part_as_the_core_does(pack, predictor, split, monkeypa
     torch.testing.assert_close(model.model.process_latent_in(found), expected.run(), rtol=0, atol=2e-4)
     counts = made["host"].counts()
     assert counts == expected.trace.counts() and counts["partial"] == 6 and counts["derive"] == 2
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_host_makes_up_for_what_skipped_steps_missed_as_the_core_does(pack, guidance):
+    core, model = tiny.core(pack, "generation"), tiny.load()
+    wan, reuse = tiny.core(pack, "backbones.wan"), tiny.core(pack, "reuse")
+    network = wan.WanTransformer(wan.WanConfig(tiny.DIM, tiny.LAYERS, tiny.FFN, tiny.DIM // 128))
+    network.load_state_dict(tiny.weights())
+    sigmas = torch.linspace(1, 0, 10)
+    levels = tiny.bridge(pack, "run").handed_levels(sigmas, model.model.model_sampling)
+    plan = tiny.core(pack, "plan").sequential(tiny.SHAPE[2], 3, levels.steps)
+    text = {s: [network.embed_text(tiny.text(n)[0][0])] * 2 for n, s in ((1, COND), (2, UNCOND))}
+    if guidance == 1:
+        text.pop(UNCOND)
+
+    def both(predictor):
+        settings = {"policy": reuse.POLICIES.make("every_nth", {"interval": 3}),
+                    "predictor": reuse.PREDICTORS.make(predictor)}
+        found = tiny.sample(profiled(pack, model, **settings), chunked(pack, None, **CHUNKED), sigmas, guidance)
+        asked = core.RunSettings(levels, *tiny.SHAPE[-2:], seed=7, guidance=guidance, **settings,
+                                 solver=tiny.core(pack, "solvers").Euler())
+        return model.model.process_latent_in(found), core.Generation(network.eval(), plan, asked, text).run()
+
+    found, expected = both("taylor_corrected")
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-4)
+    assert (expected - both("taylor")[1]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("how", ["whole video", "chunks"])

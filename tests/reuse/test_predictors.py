@@ -6,7 +6,7 @@ import torch
 
 from flowcache_core.reuse import PREDICTORS
 from flowcache_core.reuse.predictors import Increment, Residual, Span, Velocity
-from flowcache_core.reuse.taylor import TaylorVelocity
+from flowcache_core.reuse.taylor import CorrectedVelocity, TaylorVelocity
 from tests.reference import normal
 
 STEP = Span(0.8, 0.6)
@@ -67,3 +67,41 @@ def test_numbers_and_noise_by_pixel_give_the_same_line(sigma):
     there = Span(sigma, sigma - 0.1)
     expected = taylor.predict(replace(kept, **pixels), None, there)
     torch.testing.assert_close(taylor.predict(kept, None, there), expected)
+
+
+def walked(predictor, computed, steps=600):
+    """Where small Euler steps through a parabola of velocities end, of which few are computed."""
+    sigmas, kept, x = [1 - n / steps for n in range(steps + 1)], None, torch.zeros((), dtype=torch.float64)
+    for n in range(steps):
+        span = Span(sigmas[n], sigmas[n + 1], sigmas[n - 1] if n else None)
+        if n in computed:
+            value = torch.tensor(3 * span.sigma**2 - 2 * span.sigma + 1, dtype=torch.float64)
+            old, kept = kept, predictor.keep(x, value, span) if kept is None else predictor.renew(kept, x, value, span)
+            moved = predictor.missed(old, kept, span) if old is not None else None
+            x = x if moved is None else x + moved
+        x = x + (span.sigma_next - span.sigma) * predictor.predict(kept, x, span)
+    return float(x)
+
+
+def test_what_a_line_misses_of_a_parabola_is_made_up_for():
+    computed, every = (0, 1, 200, 350, 599), range(600)
+    plain, whole = TaylorVelocity(reach=1000), CorrectedVelocity(reach=1000, correction=1.0)
+    truth = walked(plain, every)
+    assert walked(whole, every) == truth, "nothing was skipped, so nothing is moved"
+    error, rest = walked(plain, computed) - truth, walked(whole, computed) - truth
+    assert abs(error) > 0.1 and abs(rest) < 0.02 * abs(error)
+    half = walked(CorrectedVelocity(reach=1000), computed) - truth
+    assert half == pytest.approx((error + rest) / 2)
+    assert walked(CorrectedVelocity(reach=1000, correction=0.0), computed) - truth == error
+
+
+def test_the_first_gap_and_partial_steps_are_not_corrected():
+    predictor, (first, second) = CorrectedVelocity(), torch.randn(2, 2, 1, 2, 2)
+    old = predictor.keep(None, first, Span(1.0, 0.9))
+    new = predictor.renew(old, None, second, Span(0.6, 0.5, 0.7))
+    assert predictor.missed(old, new, Span(0.6, 0.5, 0.7)) is None, "one velocity makes no line"
+    later = predictor.renew(new, None, first, Span(0.2, 0.1, 0.3))
+    assert predictor.missed(new, later, Span(0.2, 0.1, 0.3)) is not None
+    assert predictor.missed(new, later, Span(0.2, 0.1)) is None, "nobody can move the latent"
+    by_pixel = replace(new, interval=torch.full((1, 1, 2, 2), new.interval))
+    assert predictor.missed(by_pixel, later, Span(0.2, 0.1, 0.3)) is None
