@@ -6,7 +6,7 @@ from typing import Any
 
 Row = Mapping[str, Any]
 WANTED = (44.0, 54.0)   # dB, where most curves of the bundled model have points on both sides
-PLAIN, OURS = "flowcache", ("schedule", "schedule taylor", "schedule taylor derive", "ours")
+PLAIN, OURS = "flowcache", ("ours", "ours learned", "ours learned derived")
 
 
 def by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -1,7 +1,7 @@
 """What is compared: methods with their settings, as data."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from flowcache_core.scheduling import Planner, even, refined
 
 LEARN_CHUNKS, LEARN_VIDEOS, LEARN_SEED = 4, 4, 91
 REAL_RUNS = 12
-SHARES = (0.5, 0.36, 0.26)   # of stream steps, for learned schedules
+SHARES = (0.3, 0.2, 0.12)   # of stream steps, for learned schedules
+FIRST_STEPS = 1   # of a learned schedule, computed whole
 
 
 @dataclass(frozen=True)
@@ -101,15 +102,14 @@ class Learned:
                 def schedule_of(actions: str, error: float = 0.0) -> Schedule:
                     return Schedule(actions, settings.table.sigmas, settings.streams, settings.guide.strength,
                                     predictor, prints, error)
-                planned = Planner(errors, derives=derives).for_share(share)
+                planned = Planner(errors, FIRST_STEPS, derives=derives).for_share(share)
                 schedule, runs = schedule_of(planned.actions, planned.error), 0
                 if refine:
-                    starts = [planned.actions, even(steps, errors.streams, share, 2, 1),
-                              Planner(errors).for_share(share).actions]
+                    starts = [planned.actions, even(steps, errors.streams, share, FIRST_STEPS, 1)]
                     trial = Trial(lambda policy, video: self.run(bundle, steps, policy, chosen),
                                   [self.truth(bundle, steps)],
                                   lambda actions: POLICIES["schedule"](schedule=schedule_of(actions)))
-                    actions, error, runs = refined(starts, trial, REAL_RUNS, 2, 1)
+                    actions, error, runs = refined(starts, trial, REAL_RUNS, FIRST_STEPS, 1)
                     schedule = schedule_of(actions, error)
                 schedule.save(path, {"command": "python3 dev.py compare", "planned": planned.actions,
                                      "real_runs": runs})
@@ -121,23 +121,25 @@ def fewer_steps(count: int) -> Method:
     return Method("fewer steps", f"{count} steps", lambda bundle, steps: {"steps": count})
 
 
+def flowcache(name: str, thresholds: Sequence[float], predictor: str = "velocity", **words: Any) -> list[Method]:
+    return [reuse(name, f"threshold {t:g}", "flowcache", {"threshold": t, **words}, predictor) for t in thresholds]
+
+
 def step_methods(chunks: int, folder: Path) -> list[Method]:
     """Ways to skip steps, each at several strengths."""
-    learned, methods = Learned(folder), [fewer_steps(count) for count in (25, 18, 13)]
+    learned, methods = Learned(folder), [fewer_steps(count) for count in (25, 18, 13, 9, 6, 4)]
     methods += [reuse("every_nth", f"interval {n}", "every_nth", {"interval": n}) for n in (2, 3, 4)]
-    methods += [reuse("flowcache", f"threshold {t:g}", "flowcache", {"threshold": t}) for t in (0.07, 0.15, 0.3)]
-    methods += [reuse("flowcache content", f"threshold {t:g}", "flowcache",
-                      {"threshold": t, "distance_signal": "patch_embedding"}) for t in (0.06, 0.12)]
-    methods += [reuse("flowcache taylor", f"threshold {t:g}", "flowcache", {"threshold": t}, "taylor")
-                for t in (0.07, 0.15, 0.3)]
-    for name, thresholds in (("teacache", (0.07, 0.2)), ("easycache", (0.03, 0.1)), ("motioncache", (0.1, 0.3)),
-                             ("mixcache", (0.05, 0.2))):
+    methods += flowcache("flowcache", (0.07, 0.15, 0.3, 0.8))
+    methods += flowcache("flowcache content", (0.06, 0.12, 0.3), distance_signal="patch_embedding")
+    for name, thresholds in (("teacache", (0.07, 0.2, 0.4)), ("easycache", (0.03, 0.1)), ("motioncache", (0.1, 0.3)),
+                             ("mixcache", (0.05, 0.4))):
         methods += [reuse(name, f"threshold {t:g}", name, {"threshold": t}) for t in thresholds]
-    methods += [learned.magcache(threshold) for threshold in (0.06, 0.24)]
-    methods += [learned.method("schedule", share, "velocity", False) for share in SHARES]
-    methods += [learned.method("schedule taylor", share, "taylor", False) for share in SHARES]
-    methods += [learned.method("schedule taylor derive", share, "taylor", True) for share in SHARES]
-    methods += [learned.method("ours", share, "taylor", True, refine=True) for share in SHARES]
+    methods += [learned.magcache(threshold) for threshold in (0.06, 0.48)]
+    methods += flowcache("warm-up 1", (0.08, 0.2, 0.3), warmup_steps=1)
+    methods += flowcache("warm-up 1 taylor", (0.08, 0.2, 0.3), "taylor", warmup_steps=1)
+    methods += flowcache("ours", (0.08, 0.12, 0.2, 0.25, 0.3), "taylor_corrected", warmup_steps=1)
+    methods += [learned.method("ours learned", share, "taylor_corrected", False, refine=True) for share in SHARES]
+    methods += [learned.method("ours learned derived", share, "taylor_corrected", True) for share in SHARES]
     return methods
 
 

@@ -71,9 +71,9 @@ def test_tables_and_pictures_follow_the_result(curves):
     tables = load("tables")
     rows = [{**row(name, share, psnr), "seconds": 1.0, "kv_peak_mb": 1.0, "ssim": 0.9, "score": 50.0}
             for name, share, psnr in (("baseline", 1.0, None), ("flowcache", 0.5, 34.0), ("flowcache", 0.25, 29.0),
-                                      ("schedule taylor", 0.4, 36.0), ("schedule taylor", 0.1, 28.0))]
+                                      ("ours", 0.4, 36.0), ("ours", 0.1, 28.0))]
     result = {"compare": {"steps": {"rows": rows}}}
     page = tables.rewritten("<!-- table ablation -->\n<!-- end -->\n<!-- table compare-steps -->\n<!-- end -->\n"
                             "<!-- table compare-kv -->\n<!-- end -->", result)
-    assert "a threshold, the last velocity again" in page and "schedule taylor" in page and "Not yet measured" in page
+    assert "a threshold, the last velocity again" in page and "our presets" in page and "Not yet measured" in page
     assert page == tables.rewritten(page, result)
