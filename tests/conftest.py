@@ -48,12 +48,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Says how much of the conformance suite ran, since a missing folder must not look like a pass."""
-    counts = {outcome: sum("tests/conformance/" in report.nodeid for report in terminalreporter.getreports(outcome))
-              for outcome in ("passed", "failed", "skipped")}
+    counts = {outcome: sum("tests/conformance/" in getattr(report, "nodeid", "")
+                           for report in terminalreporter.getreports(outcome))
+              for outcome in ("passed", "failed", "skipped", "error")}
+    counts["failed"] += counts.pop("error")
     if any(counts.values()):
         terminalreporter.write_line("conformance: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
         from tests.conformance import golden
 
+        for note in golden.NOTED:
+            terminalreporter.write_line(f"conformance: {note}")
         if golden.stands_in():
             terminalreporter.write_line(f"CONFORMANCE WITH THE AUTHORS' IMPLEMENTATION WAS NOT CHECKED: no reference "
                                         f"vectors in {golden.asked()}; the cases above are small ones of our own "

@@ -28,7 +28,7 @@ LAYOUT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {   # members of a 
     "unipc_trace*": (("cases", "file"), ("id", "num_steps", "shift")),
     "reuse_time_modulation*": (("cases", "file", "coefficient_tables"), (
         "id", "kind", "coefficients_name", "coefficients", "threshold", "forced_first_steps", "cutoff", "num_steps",
-        "d", "acc", "computed")),
+        "d", "poly", "acc", "computed")),
     "reuse_embedding_distance*": (("cases", "file"), (
         "id", "kind", "num_chunks", "window", "chunk_offset", "num_steps", "threshold", "warmup_steps", "rows",
         "trace")),
@@ -60,6 +60,7 @@ def folder() -> Path:
 
 
 _KEPT: list[tempfile.TemporaryDirectory] = []   # until the interpreter ends
+NOTED: list[str] = []   # what a case was granted, for the summary
 
 
 def checked(path: Path) -> Path:
@@ -75,12 +76,18 @@ def checked(path: Path) -> Path:
             missing = [name for name in layout[0] if name not in data]
             cases = data.get("cases", [])
             missing += [f"cases[].{name}" for name in layout[1] if any(name not in case for case in cases)]
+            files = {part[name] for part in (data, *cases) for name in ("file", "weights", "tensors")
+                     if isinstance(part.get(name), str)}
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{file} is no pack of reference vectors ({error}); give a folder in the layout of "
                              "../shared/golden") from error
         if missing:
             raise ValueError(f"{file} is of another schema: it has no {', '.join(missing)}; give a folder in the "
                              "layout of ../shared/golden")
+        absent = sorted(name for name in files if not (file.parent / name).is_file())
+        if absent:
+            raise ValueError(f"{file} names {', '.join(absent)}, and there is no such file beside it; give a whole "
+                             "folder in the layout of ../shared/golden")
     if not known:
         raise ValueError(f"{path} holds no pack of reference vectors: expected files such as "
                          "schedule_diffusion_forcing.json")

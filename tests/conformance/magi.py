@@ -16,7 +16,8 @@ from flowcache_core.run_settings import CONTEXT
 from flowcache_core.solvers import Euler
 from flowcache_core.solvers.magi_times import SHORTCUT_STEPS, magi_table, magi_times
 from tests.conformance.golden import tensors_of
-from tests.conformance.skyreels import Given, Recorded
+from tests.conformance.rounding import Recorded
+from tests.conformance.skyreels import Given
 
 
 def network(case: dict[str, Any]) -> MagiTransformer:
@@ -33,13 +34,20 @@ def network(case: dict[str, Any]) -> MagiTransformer:
     return model.eval().requires_grad_(False)
 
 
-def compression(flowcache: dict[str, Any] | None) -> Recorded | None:
+def chosen(case: dict[str, Any], tensors: dict[str, Tensor]) -> list[tuple[dict[str, Any], Tensor]]:
+    """The compression events and what they kept, in the order in which they were made."""
+    return [(e, tensors[f"out.step{e['step']:03d}.layer{e['layer']}.kept"]) for e in case["compression_events"]]
+
+
+def compression(case: dict[str, Any], tensors: dict[str, Tensor]) -> Recorded | None:
+    flowcache = case["config"]["flowcache"]
     if flowcache is None or not flowcache["compress_kv_cache"]:
         return None
     scorer = FlowCacheScore(flowcache["mix_lambda"], 7, flowcache["query_granularity"],
                             flowcache["score_weighting_method"], float(flowcache["power"]))
     return Recorded(scorer, flowcache["compress_strategy"], released_order=True,
-                    cached_chunks=flowcache["total_cache_chunk_nums"])
+                    cached_chunks=flowcache["total_cache_chunk_nums"],
+                    given=[kept for _, kept in chosen(case, tensors)])
 
 
 def magi_run(case: dict[str, Any], tensors: dict[str, Tensor]) -> Generation:
@@ -55,7 +63,7 @@ def magi_run(case: dict[str, Any], tensors: dict[str, Tensor]) -> Generation:
         str(flowcache["threshold"]), "patch_embedding", flowcache["warmup_steps"], 0, conformance=True)
     settings = RunSettings(table, config["latent_h"], config["latent_w"], solver=Euler(), policy=policy,
                            predictor=Increment(), noise_rule=Given(tensors["in.noise"]),
-                           compression=compression(flowcache), context_timestep=1000 * config["clean_t"])
+                           compression=compression(case, tensors), context_timestep=1000 * config["clean_t"])
     words, mask = tensors["in.y"], tensors["in.mask"].bool()
     texts = {COND: [model.embed_text(words[0, c][mask[0, c]][None]) for c in range(chunks)],
              CONTEXT: [model.embed_text(words[1, 0][mask[1, 1]][None])] * chunks}

@@ -18,26 +18,27 @@ from tests.conformance.own_rules import content_rule, selections, time_rule
 Case = dict[str, Any]
 
 
-def write(folder: Path) -> Path:
-    """Writes all packs into `folder`."""
-    for name, (members, tensors) in {"schedule_diffusion_forcing": schedules(), "window_plan": windows(),
-                                     "unipc_trace": solver(), "reuse_time_modulation": time_rule(),
-                                     "reuse_embedding_distance": content_rule(),
-                                     "kv_select_own": selections()}.items():
-        (folder / f"{name}.json").write_text(json.dumps({"source": "our own", "file": f"{name}.safetensors",
-                                                         **members}))
+def write(folder: Path, seed: int = 0) -> Path:
+    """Writes all packs into `folder`; with another seed other numbers and sizes."""
+    for name, (members, tensors) in {"schedule_diffusion_forcing": schedules(seed), "window_plan": windows(),
+                                     "unipc_trace": solver(seed), "reuse_time_modulation": time_rule(seed),
+                                     "reuse_embedding_distance": content_rule(seed),
+                                     "kv_select_own": selections(seed)}.items():
+        file = {"file": f"{name}.safetensors"} if tensors else {}
+        (folder / f"{name}.json").write_text(json.dumps({"source": "our own", **file, **members}))
         if tensors:
             save_file(tensors, folder / f"{name}.safetensors")
     return folder
 
 
-def schedules() -> tuple[Case, dict[str, Tensor]]:
-    cases = []
-    for number, (count, steps, ar_step, prefix) in enumerate(((5, 10, 2, 0), (3, 6, 0, 1), (1, 4, 5, 0), (4, 7, 7, 1))):
+def schedules(seed: int) -> tuple[Case, dict[str, Tensor]]:
+    cases, more = [], seed % 7
+    for number, (count, steps, ar_step, prefix) in enumerate((
+            (5, 10 + more, 2 + more, 0), (3 + more, 6, 0, 1), (1, 4 + more, 5, 0), (4, 7, 7, 1 + more % 2))):
         cases.append({"id": f"own_{number}", "num_latent_frames": 2 * count, "num_steps": steps, "shift": 8.0,
                       "base_frames": 2 * count, "ar_step": ar_step, "prefix_frames": 2 * prefix, "block": 2,
                       "expected": schedule(count, steps, ar_step, prefix)})
-    return {"cases": cases, "flow_unipc_tables": [sigma_table(10, 8.0), sigma_table(7, 3.0)]}, {}
+    return {"cases": cases, "flow_unipc_tables": [sigma_table(10 + more, 8.0), sigma_table(7, 3.0 + more)]}, {}
 
 
 def schedule(count: int, steps: int, ar_step: int, prefix: int) -> Case:
@@ -72,11 +73,12 @@ def windows() -> tuple[Case, dict[str, Tensor]]:
          "expected": {"error": "short_path_unsupported"}}]}, {}
 
 
-def solver() -> tuple[Case, dict[str, Tensor]]:
-    torch.manual_seed(3)
-    case, tensors = {"id": "own_unipc", "num_steps": 6, "shift": 5.0}, {}
-    outputs = torch.randn(6, 4, 3, 2)
-    samples = unipc(torch.randn(4, 3, 2), outputs, sigma_table(6, 5.0)["sigmas"])
+def solver(seed: int) -> tuple[Case, dict[str, Tensor]]:
+    torch.manual_seed(3 + seed)
+    steps = 6 + seed % 9
+    case, tensors = {"id": "own_unipc", "num_steps": steps, "shift": 5.0}, {}
+    outputs = torch.randn(steps, 4, 3, 2)
+    samples = unipc(torch.randn(4, 3, 2), outputs, sigma_table(steps, 5.0)["sigmas"])
     tensors = {"own_unipc.model_outputs": outputs, "own_unipc.samples": torch.stack(samples)}
     return {"cases": [case]}, tensors
 

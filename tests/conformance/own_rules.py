@@ -9,13 +9,14 @@ TABLE = (-5.21862437e4, 9.23041404e3, -5.28275948e2, 1.36987616e1, -4.99875664e-
 Case = dict[str, Any]
 
 
-def time_rule() -> tuple[Case, dict[str, Tensor]]:
-    torch.manual_seed(4)
+def time_rule(seed: int) -> tuple[Case, dict[str, Tensor]]:
+    torch.manual_seed(4 + seed)
     cases, tensors = [], {}
     for number, (name, table, threshold) in enumerate((("1.3B_ret", TABLE, 0.1), ("linear", (0, 0, 0, 1, 0), 0.05))):
-        e0, steps, first, cutoff = torch.randn(20, 6, 12), 20, 5, 19
+        steps, first = 20 + seed % 11, 5 - seed % 4
+        e0, cutoff = torch.randn(steps, 6, 12 + seed % 5), steps - seed % 3 if seed else steps - 1
         for s in range(1, steps):
-            e0[s] = e0[s - 1] * (1 + 0.002 * s) + 0.001 * s * torch.randn(6, 12)
+            e0[s] = e0[s - 1] * (1 + 0.002 * s) + 0.001 * s * torch.randn(e0.shape[1:])
         d, poly, acc, computed, total = [], [], [], [], 0.0
         for s in range(steps):
             distance = value = None
@@ -38,9 +39,9 @@ def time_rule() -> tuple[Case, dict[str, Tensor]]:
     return {"cases": cases, "coefficient_tables": {"1.3B_ret": list(TABLE)}}, tensors
 
 
-def content_rule() -> tuple[Case, dict[str, Tensor]]:
-    torch.manual_seed(5)
-    count, window, steps, warmup, threshold = 3, 2, 8, 2, 0.3
+def content_rule(seed: int) -> tuple[Case, dict[str, Tensor]]:
+    torch.manual_seed(5 + seed)
+    count, window, steps, warmup, threshold = 3 + seed % 4, 2 + seed % 2, 12 if seed % 2 else 8, 2, 0.3
     total = steps // window * (count + window - 1)
     rows, features, trace = [], [], []
     before: dict[int, Tensor] = {}
@@ -71,11 +72,11 @@ def content_rule() -> tuple[Case, dict[str, Tensor]]:
     return {"cases": [case]}, {"own.features": torch.stack(features)}
 
 
-def selections() -> tuple[Case, dict[str, Tensor]]:
-    torch.manual_seed(6)
-    n, heads, width, budget = 24, 2, 8, 10
+def selections(seed: int) -> tuple[Case, dict[str, Tensor]]:
+    torch.manual_seed(6 + seed)
+    n, heads, width, budget = 24 + 5 * (seed % 13), 2 + seed % 3, 8 + 4 * (seed % 3), 10 + seed % 7
     tensors = {name: torch.randn(rows, h, width) for name, rows, h in
-               (("key", n + 8, heads), ("value", n + 8, heads), ("query", 12, 2 * heads))}
+               (("key", n + 8, heads), ("value", n + 8, heads), ("query", 12 + seed, 2 * heads))}
     importance, redundancy = importance_of(tensors, n), redundancy_of(tensors["key"][:n])
     score = 0.07 * importance - 0.93 * redundancy
     order = score.argsort(dim=-1, descending=True)[:, :budget]

@@ -1,6 +1,6 @@
 """The released SkyReels-V2 sampler, rebuilt from our parts in conformance mode."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -9,14 +9,17 @@ from flowcache_core.backbones.hooks import BlockInput, Hooks
 from flowcache_core.backbones.wan import WanConfig, WanTransformer
 from flowcache_core.conformance import ReleasedUniPC, released_plan
 from flowcache_core.generation import Generation, RunSettings
-from flowcache_core.kv import Compression
 from flowcache_core.kv.scorers.flowcache import FlowCacheScore
 from flowcache_core.plan import diffusion_forcing
-from flowcache_core.reuse.policies.flowcache import NO_TABLE, FlowCache
+from flowcache_core.reuse.policies.flowcache import FlowCache
 from flowcache_core.reuse.policies.off import Off
+from flowcache_core.reuse.polynomials import NO_TABLE, TABLES
 from flowcache_core.reuse.predictors import Residual
 from flowcache_core.solvers import NoiseRule, flow_table
 from tests.conformance.golden import tensors_of
+from tests.conformance.rounding import Recorded
+
+IDENTITY = [0, 0, 0, 1, 0]   # ours without a table
 
 
 @dataclass(frozen=True)
@@ -31,18 +34,6 @@ class Given(NoiseRule):
 
     def fresh(self, seed, shape, chunk, step):
         raise AssertionError("UniPC draws no noise")
-
-
-@dataclass(frozen=True)
-class Recorded(Compression):
-    """Keeps every choice, in the order in which it was made."""
-
-    choices: list[Tensor] = field(default_factory=list)
-
-    def fold(self, queries, cached):
-        kept = super().fold(queries, cached)
-        self.choices.append(kept.index)
-        return kept
 
 
 class RoundedBlocks(WanTransformer):
@@ -70,12 +61,21 @@ def network(case: dict[str, Any]) -> WanTransformer:
     return model.eval().requires_grad_(False)
 
 
+def calibration(case: dict[str, Any]) -> str:
+    """Our name of a case's polynomial: that of its coefficients, which are what counts."""
+    names = [name for name, table in TABLES.items() if list(table.coefficients) == case["coefficients"]]
+    if case["coefficients"] in (IDENTITY, None):
+        return NO_TABLE
+    if not names:
+        raise ValueError(f"coefficients {case['coefficients']} of a case: none of our tables has them")
+    return names[0]
+
+
 def policy(config: dict[str, Any]):
     if not config["reuse"]:
         return Off()
     return FlowCache(str(config["threshold"]), "time_modulation", config["forced_first_steps"],
-                     config["num_steps"] - config["cutoff"], calibration=config["coefficients_table"] or NO_TABLE,
-                     conformance=True)
+                     config["num_steps"] - config["cutoff"], calibration=calibration(config), conformance=True)
 
 
 def window_run(case: dict[str, Any], tensors: dict[str, Tensor], window: int) -> Generation:
@@ -88,7 +88,8 @@ def window_run(case: dict[str, Any], tensors: dict[str, Tensor], window: int) ->
                          config["use_compress"], every_row)
     prefix = (tensors["in.prefix"] * (1 - added) + tensors["in.prefix_noise"] * added)[None] if window else None
     tokens = config["budget_block"] * block * config["latent_h"] * config["latent_w"] // 4
-    compression = Recorded(FlowCacheScore(), released_order=True, finished_tokens=tokens)
+    compression = Recorded(FlowCacheScore(), released_order=True, finished_tokens=tokens,
+                           given=[kept for _, kept in chosen(case, tensors, window)])
     settings = RunSettings(flow_table(config["num_steps"], config["shift"]), config["latent_h"], config["latent_w"],
                            guidance=config["guidance_scale"], solver=ReleasedUniPC(), policy=policy(config),
                            predictor=Residual(), noise_rule=Given(tensors[f"in.noise{window}"]),
@@ -96,3 +97,12 @@ def window_run(case: dict[str, Any], tensors: dict[str, Tensor], window: int) ->
                            context_timestep=config["addnoise"])
     texts = {f"{role}#0": [model.embed_text(tensors[f"in.{role}"])] * chunks for role in ("cond", "uncond")}
     return Generation(model, plan, settings, texts, prefix)
+
+
+def chosen(case: dict[str, Any], tensors: dict[str, Tensor], window: int) -> list[tuple[dict[str, Any], Tensor]]:
+    """The compression events of a window and what they kept, in the order in which our run makes them: streams go
+    together, layer by layer."""
+    events = [e for e in case["compression_events"] if e["window"] == window]
+    events.sort(key=lambda e: (e["call"] // 2, e["group"], e["layer"], e["branch"] != "cond"))
+    return [(e, tensors[f"out.w{window}.call{e['call']:03d}.group{e['group']}.layer{e['layer']}.kept"])
+            for e in events]

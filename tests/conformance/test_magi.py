@@ -10,9 +10,10 @@ from flowcache_core.backbones import magi_parts
 from flowcache_core.plan import pipelined
 from flowcache_core.solvers.magi_times import magi_intervals, magi_times
 from tests.conformance.golden import cases_of, end_to_end, folder, packs, tensors_of
-from tests.conformance.magi import magi_run
+from tests.conformance.magi import chosen, magi_run
+from tests.conformance.rounding import check_choices, check_latents
 
-TOLERANCE = 3e-5   # of latents; accumulators 2e-8
+TOLERANCE, ACCUMULATOR = 3e-5, 2e-8   # of latents and of accumulators
 TIE = 0.03         # units in the last place
 FAST = 24          # frequencies whose last bit shows in latents
 
@@ -60,8 +61,8 @@ def near_ties() -> list[int]:
 
 def rounded_up(up: tuple[int, ...]) -> torch.Tensor:
     ours = magi_parts.time_frequencies()
-    chosen = torch.isin(torch.arange(len(ours)), torch.tensor(up, dtype=torch.long))
-    return torch.where(chosen, ours.nextafter(torch.full((), 2.0)), ours)
+    raised = torch.isin(torch.arange(len(ours)), torch.tensor(up, dtype=torch.long))
+    return torch.where(raised, ours.nextafter(torch.full((), 2.0)), ours)
 
 
 @pytest.fixture(scope="module")
@@ -83,15 +84,15 @@ def frequencies() -> torch.Tensor:
     return min(choices, key=error)
 
 
-def walk(run, case, tensors):
-    """Runs; after every row compares the snapshots and yields the row's passes and the cache's tokens."""
+def walk(run):
+    """Runs; latents after every row and at the end, the trace's passes by row, and the cache's tokens after each."""
     last_pass = {id(row[-1]): number for number, row in enumerate(run.plan.rows)}
-    held, snapshots = [], {}
+    held, seen = [], {}
 
     def on_progress(progress):
         number = last_pass.get(id(progress.last))
         if number is not None:
-            snapshots[number] = run.video.latents.clone()
+            seen[number] = run.video.latents.clone()
 
     after_row = run.cache.after_row
 
@@ -100,23 +101,26 @@ def walk(run, case, tensors):
         held.append(run.cache.store.tokens)
 
     run.cache.after_row = recorded
-    snapshots["final"] = run.run(on_progress)
-    for key, latents in tensors.items():
-        if key.startswith("out.latents"):
-            place = key.rpartition("step")[2] if "step" in key else "final"
-            torch.testing.assert_close(snapshots[place if place == "final" else int(place)], latents, atol=TOLERANCE,
-                                       rtol=0, msg=lambda m, k=key: f"{k}: {m}")
-    return [[p for p in run.trace.passes if p.row == n] for n in range(len(run.plan.rows))], held
+    seen["final"] = run.run(on_progress)
+    return seen, [[p for p in run.trace.passes if p.row == n] for n in range(len(run.plan.rows))], held
+
+
+def latents_of(tensors):
+    """The recorded latents, by row."""
+    prefix = "out.latents_"
+    places = {key: key.removeprefix(prefix).removeprefix("after_step") for key in tensors if key.startswith(prefix)}
+    return {place if place == "final" else int(place): tensors[key] for key, place in places.items()}
 
 
 @pytest.mark.parametrize("name", packs("magi_e2e_*.json"))
 def test_magi(name, request, monkeypatch):
     case = end_to_end(name)
     tensors, config = tensors_of(case, case["tensors"]), case["config"]
-    chosen = request.getfixturevalue("frequencies")   # after the skip where there are no vectors
-    monkeypatch.setattr(magi_parts, "time_frequencies", lambda: chosen)
+    waves = request.getfixturevalue("frequencies")   # after the skip where there are no vectors
+    monkeypatch.setattr(magi_parts, "time_frequencies", lambda: waves)
     run = magi_run(case, tensors)
-    rows, held = walk(run, case, tensors)
+    seen, rows, held = walk(run)
+    check_latents(name, seen, latents_of(tensors), TOLERANCE, lambda: walk(magi_run(case, tensors))[0])
     totals = [0.0] * config["num_chunks"]
     for passes, tokens, expected in zip(rows, held, case["steps"] or [None] * len(rows), strict=True):
         if expected is None:
@@ -130,22 +134,11 @@ def test_magi(name, request, monkeypatch):
                 totals[lane.chunk] = lane.value
             elif lane.reason in ("threshold reached", "warm-up") and lane.step:
                 totals[lane.chunk] = 0.0
-        assert totals == pytest.approx(expected["acc"], abs=1e-6), expected["step"]
+        assert totals == pytest.approx(expected["acc"], abs=ACCUMULATOR), expected["step"]
         ran = [p for p in passes if p.calls]
         behind = 1 + expected["chunks"][-1]
         assert [behind if p.kind == "near_clean" else p.chunks[0] for p in ran] == expected["forwarded"]
         assert [p.keys for p in ran] == [stop - start for start, stop in expected["kv_range"]], expected["step"]
         if "next_free" in expected:
             assert tokens == expected["next_free"], expected["step"]
-    check_events(case, tensors, run)
-
-
-def check_events(case, tensors, run):
-    events = case["compression_events"]
-    if run.settings.compression is None:
-        assert not events
-        return
-    assert len(run.settings.compression.choices) == len(events)
-    for event, choice in zip(events, run.settings.compression.choices, strict=True):
-        kept = tensors[f"out.step{event['step']:03d}.layer{event['layer']}.kept"].long()
-        assert torch.equal(choice[0].sort(-1).values, kept.sort(-1).values), (event["step"], event["layer"])
+    check_choices(name, run.settings.compression, chosen(case, tensors))

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from flowcache_core.reuse import Kind, StepInfo, relative_l1
-from flowcache_core.reuse.policies.flowcache import NO_TABLE, Accumulated, FlowCache
+from flowcache_core.reuse.policies.flowcache import Accumulated, FlowCache
 from flowcache_core.reuse.polynomials import TABLES
 from tests.conformance.golden import cases_of, tensors_of
+from tests.conformance.skyreels import IDENTITY, calibration
 
 TIME, CONTENT = cases_of("reuse_time_modulation*.json"), cases_of("reuse_embedding_distance*.json")
-IDENTITY = [0, 0, 0, 1, 0]   # ours without a table
 ROUNDING = 4e-5              # of an accumulator; decisions closer than this to the threshold need the stored distances
 
 
@@ -19,12 +19,6 @@ def fed(distances):
     """Measures `distances`, one a call, in place of the signals."""
     given = iter(distances)
     return lambda now, before, eps: next(given)
-
-
-def calibration(case):
-    """Our name of the case's table."""
-    names = [name for name, table in TABLES.items() if list(table.coefficients) == case["coefficients"]]
-    return NO_TABLE if case["coefficients"] == IDENTITY else (names or [case["coefficients_name"]])[0]
 
 
 def walk_time(case, signals, measure=relative_l1):

@@ -4,10 +4,10 @@ latents, of both windows of every case."""
 import math
 
 import pytest
-import torch
 
 from tests.conformance.golden import end_to_end, packs, tensors_of
-from tests.conformance.skyreels import window_run
+from tests.conformance.rounding import check_choices, check_latents
+from tests.conformance.skyreels import chosen, window_run
 
 
 def snapshots(run):
@@ -21,6 +21,27 @@ def snapshots(run):
 
     seen["final"] = run.run(on_progress)
     return seen
+
+
+def clean_lists(run, case, window):
+    """The finished chunks of every stream after every call, as the release keeps its lists: a prefix joins when it has
+    been seen, a chunk with its last step, and a compression leaves the last ids of the budget."""
+    config = case["config"]
+    limit = config["budget_block"] if config["use_compress"] else None
+    joins = bool(window) and config["reuse"] and config["ar_step"] > 0
+    lists, late = {stream: [] for stream in run.streams}, 0
+    for call in range(len(run.plan.rows) * len(run.streams)):
+        number, stream = call // len(run.streams), run.streams[call % len(run.streams)]
+        if joins and call in (1, 2):
+            lists[run.streams[call - 1]].append(0)
+        for p in (p for p in run.trace.passes if p.row == number):
+            lane = next((lane for lane in p.lanes if lane.stream == stream), None)
+            if limit and len(lists[stream]) > limit and lane is not None and lane.decision == "compute":
+                lists[stream], late = lists[stream][-limit:], late + 1
+            if lane is not None and lane.step == config["num_steps"] - 1:
+                lists[stream].append(lane.chunk)
+        yield {stream: list(kept) for stream, kept in lists.items()}
+    assert limit is None or late * run.backbone.sizes.layers == len(run.settings.compression.choices)
 
 
 def replayed_calls(run, case, window):
@@ -63,32 +84,17 @@ def test_skyreels(name, window):
             assert theirs is None and ours is None or math.isclose(ours, theirs, abs_tol=5e-7), call["call"]
         assert found["acc"] == pytest.approx(call.get("acc", found["acc"]), abs=4e-5, rel=1e-5), call["call"]
 
-    own = slice(window * case["config"]["block"], None)
-    for key, latents in tensors.items():
-        if key.startswith(f"out.w{window}.latents_"):
-            row = key.rpartition("_")[2].removeprefix("row")
-            ours = seen[row if row == "final" else int(row)][0]
-            torch.testing.assert_close(ours[:, own], latents[:, own], atol=9e-2 if rounded else 1.3e-5, rtol=0,
-                                       msg=lambda m, k=key: f"{k}: {m}")
-    check_events(case, tensors, run, window)
+    for kept, call in zip(clean_lists(run, case, window), expected["calls"], strict=True):
+        for branch in ("cond", "uncond"):
+            assert kept[f"{branch}#0"] == call.get(f"clean_{branch}", kept[f"{branch}#0"]), (call["call"], branch)
 
+    def own_part(seen):
+        own = slice(window * case["config"]["block"], None)
+        return {row: latents[0][:, own] for row, latents in seen.items()}
 
-def check_events(case, tensors, run, window):
-    """Every layer of every stream chose the recorded tokens, in the recorded order where scores tell them apart."""
-    events = [e for e in case["compression_events"] if e["window"] == window]
-    if not case["config"]["use_compress"]:
-        assert not events
-        return
-    choices = iter(run.settings.compression.choices)
-    layers = case["model"]["num_layers"]
-    expected = {}
-    for event in events:
-        kept = tensors[f"out.w{window}.call{event['call']:03d}.group{event['group']}.layer{event['layer']}.kept"].long()
-        expected.setdefault((event["call"] // 2, event["group"]), {})[event["layer"], event["branch"]] = kept
-    assert len(run.settings.compression.choices) == len(events)
-    for key in sorted(expected):
-        for layer in range(layers):
-            for branch in ("cond", "uncond"):
-                found = next(choices)[0]
-                kept = expected[key][layer, branch]
-                assert torch.equal(found.sort(-1).values, kept.sort(-1).values), (key, layer, branch)
+    prefix = f"out.w{window}.latents_"
+    rows = {key: key.removeprefix(prefix).removeprefix("row") for key in tensors if key.startswith(prefix)}
+    given = {row if row == "final" else int(row): tensors[key][None] for key, row in rows.items()}
+    check_latents(f"{name} window {window}", own_part(seen), own_part(given), 9e-2 if rounded else 1.3e-5,
+                  lambda: own_part(snapshots(window_run(case, tensors, window))))
+    check_choices(f"{name} window {window}", run.settings.compression, chosen(case, tensors, window))
