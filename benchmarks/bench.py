@@ -9,8 +9,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-NAMES = ("world", "demo", "overhead", "memory", "compression", "merging", "salience", "sparse", "real_size", "host",
-         "figures")
+NAMES = ("world", "demo", "speed", "overhead", "memory", "compression", "merging", "salience", "sparse", "real_size",
+         "host", "figures")
 
 
 def main(names: list[str]) -> int:

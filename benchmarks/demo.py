@@ -1,4 +1,4 @@
-"""The presets against the uncached run: measured speed on single videos, quality and task score on batches.
+"""The presets against the uncached run: quality and task score (`speed` measures time).
 
 In the same table: the uncached run with fewer steps at equal computed share, every n-th step, and the frozen first
 frame. PSNR and SSIM are against the uncached run; the task score is absolute.
@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import Bundle, decode, median, request, run_batch, save, scenes
+from benchmarks.common import Bundle, decode, request, run_batch, save, scenes
 from flowcache_core.demo.scoring import score_video
 from flowcache_core.metrics import psnr, ssim
 from flowcache_core.reuse import POLICIES, PREDICTORS
 from flowcache_core.sampling import RunRequest
 
-CHUNKS, BATCH, SPEED_RUNS = 8, 8, 3
+CHUNKS, BATCH = 8, 8
 CLIPS = 64   # for the uncached run and `fast`; a quarter of them for the other settings
 PRESETS = ("quality", "balanced", "fast")
 BOOTSTRAPS = 2000
@@ -61,27 +61,9 @@ def quality_row(name: str, made: Made, truth: Made) -> dict[str, Any]:
             "score": round(float(made.scores.mean()), 1), "score_change": score_difference(truth.scores, made.scores)}
 
 
-def speed_rows(bundle: Bundle) -> list[dict[str, Any]]:
-    """Single videos, as a user makes them; settings take turns so that a slow spell hits all of them."""
-    names, clip = ("off", *PRESETS), scenes(1, seed=31, held_out=True)
-    run_batch(bundle, request(1), clip)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    share = {}
-    for _ in range(SPEED_RUNS):
-        for name in names:
-            _, trace = run_batch(bundle, request(CHUNKS, preset=name), clip)
-            seconds[name].append(trace.seconds)
-            share[name] = trace.computed_share
-    base = median(seconds["off"])
-    return [{"setting": name, "seconds": round(median(seconds[name]), 2), "computed_share": round(share[name], 4),
-             "speedup": round(base / median(seconds[name]), 2), "bound": round(1 / share[name], 2),
-             "of_bound": round(base / median(seconds[name]) * share[name], 3)} for name in names]
-
-
 def run(clips: int = CLIPS) -> dict[str, Any]:
     bundle, batch = Bundle.load(), scenes(clips, seed=32, held_out=True)
     few = batch[:max(1, clips // 4)]
-    speed = speed_rows(bundle)
     truth = make(bundle, request(CHUNKS), batch)
     rows = [quality_row("uncached", truth, truth)]
     for name in PRESETS:
@@ -96,5 +78,5 @@ def run(clips: int = CLIPS) -> dict[str, Any]:
     frozen = [np.repeat(video[:1], len(video), axis=0) for video in truth.videos]
     scores = np.array([score_video(v, scene).total for v, scene in zip(frozen, batch, strict=True)])
     rows.append(quality_row("frozen first frame", Made(frozen, scores, 0.0), truth))
-    return save("demo", {"chunks": CHUNKS, "speed_runs": SPEED_RUNS, "speed": speed, "quality": rows},
+    return save("demo", {"chunks": CHUNKS, "quality": rows},
                 f"python3 dev.py bench demo --clips {clips}")

@@ -137,7 +137,7 @@ def ablation(result: dict[str, Any]) -> Rows:
 
 
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Rows]]] = {
-    "speed": ("demo", speed), "quality": ("demo", quality), "world": ("world", world), "skip": ("overhead", skip),
+    "speed": ("speed", speed), "quality": ("demo", quality), "world": ("world", world), "skip": ("overhead", skip),
     "hooks": ("overhead", hooks), "bridge": ("host", bridge), "host_speed": ("host", host_speed),
     "memory": ("memory", memory),
     "real_size": ("real_size", real_size), "real_passes": ("real_size", real_passes),

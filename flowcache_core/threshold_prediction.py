@@ -44,7 +44,7 @@ class Prediction:
         """probe: of a run with `Probe`, for its distances; timed: of an uncached run, for its times; first_table: of
         chunk 0, where it takes other steps."""
         self.policy, self._table, self._first_table, self.skip_cost = policy, table, first_table, SKIP_COST
-        self._chunks = len(probe.plan["chunks"])
+        self.chunks = len(probe.plan["chunks"])
         self._seconds = {_places(p): p.seconds for p in timed.passes if p.kind == "denoise"}
         self._other = timed.seconds - sum(self._seconds.values())
         found: dict[int, list[float | None]] = {}
@@ -60,7 +60,7 @@ class Prediction:
     def computed(self, policy: FlowCache) -> set[tuple[int, int]]:
         """The (chunk, step) that `policy` would compute."""
         return {(chunk, step) for chunk, signals in self._signals.items()
-                for step, d in enumerate(walk(policy, self._table_of(chunk), chunk, self._chunks, signals.__getitem__))
+                for step, d in enumerate(walk(policy, self._table_of(chunk), chunk, self.chunks, signals.__getitem__))
                 if d.computes}
 
     def speedup(self, policy: FlowCache) -> float:

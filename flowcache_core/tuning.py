@@ -4,7 +4,7 @@ guess 0.1 or 0.15."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .reuse.contract import ReusePolicy
 from .reuse.policies.flowcache import FlowCache
@@ -80,7 +80,7 @@ class Tuner:
         if self.prediction.most <= 1:
             raise ValueError(f"a PSNR of {wanted:g} dB cannot be met by skipping: {self.prediction.room}, nothing is "
                              "left to skip")
-        best = self._psnr_search(wanted, 1.0, 1.0)
+        best = min((self._psnr_search(wanted, 1.0, 1.0), *self._mixed(wanted)), key=lambda t: abs(t.psnr_db - wanted))
         if best.psnr_db < wanted - 1:
             raise ValueError(f"a PSNR of {wanted:g} dB cannot be met: the best that skips anything has "
                              f"{max(t.psnr_db for t in self.trials if t.computed_share < 1):.1f} dB")
@@ -108,6 +108,23 @@ class Tuner:
                 break
             low, high = (aim, high) if tried[-1].psnr_db > wanted else (low, aim)
         return min(tried, key=lambda t: abs(t.psnr_db - wanted))
+
+    def _mixed(self, wanted: float) -> list[Trial]:
+        """Where thresholds miss `wanted` dB on either side and none is near, since one step more or less is computed in
+        all chunks: the more careful threshold for the first chunks, the other one for the rest."""
+        near = min(abs(t.psnr_db - wanted) for t in self.trials)
+        above, below = ([t for t in self.trials if (t.psnr_db > wanted) == side] for side in (True, False))
+        if near <= PSNR_CLOSE or not above or not below:
+            return []
+        careful = min(above, key=lambda t: t.psnr_db).policy.threshold
+        bold = max(below, key=lambda t: t.psnr_db).policy.threshold
+        low, high, tried = 0, self.prediction.chunks, []   # this many chunks are treated with care: too few, too many
+        while high - low > 1 and not (tried and abs(tried[-1].psnr_db - wanted) <= PSNR_CLOSE):
+            chunks = (low + high) // 2
+            text = f"0-{chunks - 1}: {careful}, {chunks}+: {bold}"
+            tried.append(self._try(replace(self.prediction.policy, threshold=text)))
+            low, high = (low, chunks) if tried[-1].psnr_db > wanted else (chunks, high)
+        return tried
 
     def _ramped(self, found: Trial, acceptable: Callable[[Trial], bool]) -> Trial:
         """A threshold that differs by chunk, where that gives more PSNR at the same predicted speed."""

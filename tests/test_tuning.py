@@ -56,6 +56,22 @@ def test_a_wanted_psnr_is_met(wanted, probe, model):
     assert tuner(probe, model).for_psnr(wanted).psnr_db == pytest.approx(wanted, abs=1.0)
 
 
+def test_a_psnr_between_two_thresholds_is_met_by_care_in_the_first_chunks(probe, model):
+    """A step of all chunks is worth 10 dB here, so that no single threshold comes near."""
+    def verify(policy):
+        run = tiny_run(PLAN, model, policy=policy)
+        run.run()
+        return timed(run.trace), 400 * run.trace.computed_share
+
+    tuned = Tuner(probe, probe, TABLE, FlowCache(), verify)
+    found = tuned.for_psnr(185.0)
+    assert found.psnr_db == pytest.approx(185, abs=3) and ":" in str(found.policy.threshold)
+    single = [t for t in tuned.trials if "0-" not in str(t.policy.threshold) and "->" not in str(t.policy.threshold)]
+    assert min(abs(t.psnr_db - 185) for t in single) > 3
+    (first, _, low), (_, last, high) = found.policy.threshold.spans
+    assert first == 0 and last is None and low < high
+
+
 def test_nothing_is_run_twice_and_what_skips_nothing_is_no_speedup(probe, model):
     tuned = tuner(probe, model)
     found = tuned.for_speedup(1.05)   # less than the smallest threshold that skips gives
@@ -177,3 +193,16 @@ def test_signals_have_the_distances_they_are_made_from():
     signals = signals_of([None, 0.5, 0.003, 2.0])
     assert [relative_l1(b, a) for a, b in zip(signals[:-1], signals[1:], strict=True)] == pytest.approx(
         [0.5, 0.003, 2], rel=1e-4)
+
+
+@pytest.mark.parametrize(("words", "predictor", "expected"), [
+    ({}, None, (1, "taylor_corrected")), ({"warmup_steps": 4}, None, (4, "taylor_corrected")),
+    ({}, "velocity", (1, "velocity"))])
+def test_the_command_tunes_the_settings_of_the_balanced_preset(words, predictor, expected):
+    from argparse import Namespace
+
+    from flowcache_core.cli.tune import starting_point
+
+    args = Namespace(predictor=predictor, model=None, profile=None)
+    policy, chosen = starting_point(args, words)
+    assert (policy.warmup_steps, chosen.name) == expected and policy.distance_signal == "time_modulation"

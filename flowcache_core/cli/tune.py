@@ -6,12 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..profiles import load_preset
 from ..reuse import PREDICTORS
 from ..reuse.policies.flowcache import FlowCache
+from ..reuse.predictors import Predictor
 from .arguments import add_plan_options, add_run_options, build_request
 from .model_options import choose_profile
 from .request import parse_settings
 from .reuse_options import WHOLE
+
+START = "balanced"   # preset whose settings, but for the threshold, are tuned
 
 
 def add_parser(verbs: Any) -> None:
@@ -22,8 +26,9 @@ def add_parser(verbs: Any) -> None:
     add_run_options(parser)
     add_plan_options(parser)
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE",
-                        help="any setting of the policy flowcache but its threshold")
-    parser.add_argument("--predictor", default="velocity", help=f"one of {', '.join(PREDICTORS.names())}")
+                        help="any setting of the policy flowcache but its threshold (default: those of the "
+                        f"profile's preset {START})")
+    parser.add_argument("--predictor", help=f"one of {', '.join(PREDICTORS.names())} (default: that preset's)")
     parser.add_argument("--out", type=Path, default=Path("out/tuned.json"), help="preset file; use it as --preset FILE")
     parser.set_defaults(run=run, preset=None, policy=None, threshold=None, **WHOLE)
 
@@ -41,7 +46,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     words = parse_settings(args.settings, POLICIES, "flowcache")
     if "threshold" in words:
         raise ValueError("--set threshold: tune finds the threshold; leave it out")
-    policy, predictor = FlowCache(**words), PREDICTORS.make(args.predictor)
+    policy, predictor = starting_point(args, words)
     args.settings, args.predictor = [], None
     prepare_folder(args.out.resolve().parent)
     request = build_request(args)
@@ -69,6 +74,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
               "psnr_db": json_number(round(found.psnr_db, 2)), "computed_share": round(found.computed_share, 4)}
     write_preset(args, found.policy, predictor.name, {**result, "runs": len(tuner.trials)})
     return {**result, "preset": str(args.out)}
+
+
+def starting_point(args: argparse.Namespace, words: dict[str, Any]) -> tuple[FlowCache, Predictor]:
+    """What is tuned: the profile's preset, where that is FlowCache's, with what was asked for in place of its own."""
+    preset = load_preset(choose_profile(args), START)
+    known = isinstance(preset.policy, FlowCache)
+    policy = replace(preset.policy, **words) if known else FlowCache(**words)
+    if args.predictor is not None:
+        return policy, PREDICTORS.make(args.predictor)
+    return policy, preset.predictor if known else PREDICTORS.make("velocity")
 
 
 def write_preset(args: argparse.Namespace, policy: FlowCache, predictor: str, figures: dict[str, Any]) -> None:
