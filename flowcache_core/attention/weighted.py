@@ -1,8 +1,9 @@
 """Attention over keys that stand for several: `log m` is added to the logit of a key that m tokens were merged into.
 
-Two ways through any attention function that knows nothing of it. As a float mask: exact, but no flash kernel takes one.
-As two more channels of queries and keys, whose product is `log m`: any kernel takes it that takes the width. Neither
-uses `scale=`, which some hosts ignore: the wider head's scale is folded into the queries.
+Two ways through any attention function that knows nothing of it. As a float mask: exact in fp32, but rounded in half
+precision (log 100 by 0.009 in bf16), and no flash kernel takes one. As two more channels of queries and keys, whose
+product is `log m`: any kernel takes it that takes the width. Neither uses `scale=`, which some hosts ignore: the wider
+head's scale is folded into the queries.
 """
 
 from collections.abc import Callable
@@ -51,7 +52,8 @@ class WeightedAttention:
         """`attend(q, k, v)` where `log_m` is None."""
         if log_m is None:
             return attend(q, k, v)
-        channels = self.carrier == "channels" or self.carrier == "auto" and q.is_cuda and self.fits(attend, q, k, v)
+        wanted = q.is_cuda or q.dtype in (torch.bfloat16, torch.float16)
+        channels = self.carrier == "channels" or self.carrier == "auto" and wanted and self.fits(attend, q, k, v)
         return (attend_widened if channels else attend_masked)(attend, q, k, v, log_m)
 
     def fits(self, attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> bool:

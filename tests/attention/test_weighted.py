@@ -55,6 +55,22 @@ def test_two_channels_carry_a_weight_through_half_precision(count):
     assert abs(seen["logits"].item() - log_m.item()) < 2e-4
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_takes_the_carrier_that_rounds_no_weight(dtype):
+    """Against fp32 on the same rounded tensors: no more is lost than without weights."""
+    q, k, v = (normal(1, 2, n, 64, seed=n).to(dtype) for n in (50, 301, 302))
+    k, v, log_m = k[:, :, :300], v[:, :, :300], (1 + 400 * normal(1, 2, 300, seed=7).sigmoid()).log()
+    exact = attend_masked(attend, q.float(), k.float(), v.float(), log_m)
+
+    def error(found):
+        return float((found.float() - exact).norm() / exact.norm())
+
+    unweighted = float((attend(q, k, v).float() - attend(q.float(), k.float(), v.float())).norm() / exact.norm())
+    assert error(WeightedAttention()(attend, q, k, v, log_m)) < 2 * unweighted
+    if dtype == torch.bfloat16:
+        assert error(attend_masked(attend, q, k, v, log_m)) > 3 * unweighted
+
+
 def test_no_wider_head_where_the_attention_refuses_it():
     """The width is tried once, on a few tokens; the mask carries the weight then."""
     calls = []

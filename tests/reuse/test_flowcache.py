@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from flowcache_core.plan import diffusion_forcing
 from flowcache_core.reuse import relative_l1
 from flowcache_core.reuse.policies.flowcache import FlowCache
+from flowcache_core.reuse.polynomials import TABLES
 from tests.reference import PROPERTY, TINY, accumulator, decisions, normal, tiny_run
 from tests.reuse.toy import step_info
 
@@ -149,3 +150,32 @@ def test_patch_embedding_decides_by_content():
     plan, policy = diffusion_forcing(6, 2, 12, 3), FlowCache(0.3, "patch_embedding", 1)
     runs = [tiny_run(plan, policy=policy, seed=seed) for seed in (1, 2)]
     assert [run.run() for run in runs] and decisions(runs[0]) != decisions(runs[1])
+
+
+@pytest.mark.parametrize("table", ["1.3B_ret", "14B_ret"])
+def test_the_default_polynomial_neither_sinks_nor_falls_back(table):
+    """The released one is negative below its first zero and above its last, so that its sums sink, threshold 0 skips
+    and a large change counts as none."""
+    polynomial = TABLES[table]
+    low, high = polynomial.fitted_range
+    assert polynomial(low) == pytest.approx(0, abs=1e-3) and polynomial(0.0) < 0 and polynomial(0.5) < 0
+    changes = [polynomial.clamped(n / 2000) for n in range(1001)]
+    assert changes[0] == pytest.approx(0, abs=1e-9) and min(changes) >= 0
+    assert {change for n, change in enumerate(changes) if n / 2000 >= high} == {polynomial(high)} == {max(changes)}
+    inside = (low + high) / 2
+    assert polynomial.clamped(inside) == polynomial(inside)
+    still, leaping = growing(*[1.0] * 9), growing(*[1.5] * 9)
+    for conformance, skips in ((True, True), (False, False)):
+        off = FlowCache(0.0, warmup_steps=1, calibration=table, conformance=conformance)
+        assert any(not d.computes for d in walk(off, still)) == skips
+        some = FlowCache(0.05, warmup_steps=1, calibration=table, conformance=conformance)
+        assert any(not d.computes for d in walk(some, leaping)[1:-1]) == skips
+
+
+@pytest.mark.parametrize("table", ["1.3B_noret", "14B_noret"])
+def test_tables_that_were_fitted_on_another_signal_need_conformance(table):
+    with pytest.raises(ValueError, match="offered with conformance only"):
+        FlowCache(calibration=table)
+    assert FlowCache(calibration=table, conformance=True).calibration == table
+    with pytest.raises(ValueError, match=r"'2B': choose one of none, 1.3B_ret"):
+        FlowCache(calibration="2B")

@@ -1,6 +1,7 @@
 """An adaptive hybrid after MixCache (arXiv 2508.12691): the whole step, the other stream or a range of blocks is left
 out, whichever its measured loss allows. The paper names the parts; metric, thresholds and trigger are our own."""
 
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ from torch import Tensor
 from ...per_chunk import PerChunk
 from ...registry import knob
 from ...saved import saved
-from ..contract import POLICIES, BlockRange, Decision, Kind, Outcome, SignalKind, StepInfo
+from ..contract import NOT_FINITE, POLICIES, BlockRange, Decision, Kind, Outcome, SignalKind, StepInfo
 from ..hybrid import Action, Measured, measured, middle_ranges
 from ..signals import relative_l1
 from ..thresholds import ThresholdPolicy, threshold_knob
@@ -127,6 +128,8 @@ class MixCache(ThresholdPolicy):
         if forced:
             return Decision(Kind.COMPUTE, forced, limit=self.limit(info))
         moved = relative_l1(signal, state.before)
+        if not math.isfinite(moved):
+            return Decision(Kind.COMPUTE, NOT_FINITE, state.total, self.limit(info), moved)
         action = self._choice(state, info, moved)
         if action is None:
             possible = bool(self._actions(state, info, moved))
