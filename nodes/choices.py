@@ -16,6 +16,17 @@ NOTHING_TO_SKIP = ("{title} takes {steps} steps a chunk, which leaves next to no
                    "makes it faster")
 
 
+def preset_named(preset: str, file: str, policy: str) -> str:
+    """The preset, or the file that stands in its place. Raises ValueError where that does not count, or is none."""
+    file = file.strip()
+    if file and policy != FROM_PRESET:
+        raise ValueError(f"preset_file {file!r} with policy {policy}: it counts where policy is '{FROM_PRESET}'; set "
+                         "that, or leave it empty")
+    if file and not file.endswith(".json"):
+        raise ValueError(f"preset_file {file!r}: expected the path of a .json file that the command 'tune' wrote")
+    return file or preset
+
+
 def chosen_preset(profile: Profile, name: str) -> Preset:
     """auto is `balanced`."""
     preset = load_preset(profile, "balanced" if name == AUTO else name)

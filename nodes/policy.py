@@ -8,7 +8,7 @@ from ..flowcache_core.reuse import POLICIES, PREDICTORS
 from .bridge.outer import attach
 from .bridge.run import profile_of
 from .bridge.template import template_of
-from .choices import FROM_PRESET, PRESETS, reuse
+from .choices import FROM_PRESET, PRESETS, preset_named, reuse
 from .declare import given, schema
 
 
@@ -53,18 +53,20 @@ class FlowCachePolicy(io.ComfyNode):
                 share("start_percent", 0.0, "Share of the steps before which nothing is skipped: 0.15 computes the "
                                             "first 15 % of every chunk."),
                 share("end_percent", 1.0, "Share of the steps after which nothing is skipped."),
+                given(io.String.Input, "preset_file", default="", optional=True, advanced=True,
+                      tooltip="Path of a preset that the command 'tune' wrote, in place of the one above."),
             ],
             outputs=[io.Model.Output(display_name="MODEL")])
 
     @classmethod
     def execute(cls, model: Any, policy: str, preset: str, threshold: str, warmup_steps: int, last_steps: int,
                 max_consecutive_skips: int, predictor: str, more_settings: str, start_percent: float = 0.0,
-                end_percent: float = 1.0) -> io.NodeOutput:
+                end_percent: float = 1.0, preset_file: str = "") -> io.NodeOutput:
         counts = {"warmup_steps": warmup_steps, "last_steps": last_steps,
                   "max_consecutive_skips": max_consecutive_skips}
         widgets = {"threshold": threshold.strip() or None, **{k: None if v < 0 else v for k, v in counts.items()}}
-        made, stand_in = reuse(profile_of(template_of(model.model_options)), policy, preset, widgets, more_settings,
-                               predictor)
+        made, stand_in = reuse(profile_of(template_of(model.model_options)), policy,
+                               preset_named(preset, preset_file, policy), widgets, more_settings, predictor)
         if start_percent > end_percent:
             raise ValueError(f"start_percent {start_percent:g} above end_percent {end_percent:g}: nothing could be "
                              "skipped; set start below end, or policy to off")

@@ -1,6 +1,7 @@
 """The nodes as prompts: the bundled demo from loader to frames, and one sentence for what cannot work."""
 
 import importlib
+import json
 
 import numpy as np
 import pytest
@@ -115,6 +116,23 @@ def test_policy_and_budget_change_the_video_and_off_does_not(queue, base):
     preset = saved(queue, base, behind(graph(), all=node("FlowCache_Apply", preset="off")))
     assert torch.equal(off, plain) and torch.equal(preset, plain) and not torch.equal(skipped, plain)
     assert bounded.shape[2] == 12 and torch.isfinite(bounded).all()
+
+
+def test_a_tuned_preset_file_stands_in_for_a_preset(queue, base, tmp_path):
+    path = tmp_path / "tuned.json"
+    settings = {"threshold": "0:0.3, 1+:5", "warmup_steps": 1, "last_steps": 0}
+    path.write_text(json.dumps({"profile": "demo", "provenance": {"command": "tune"}, "presets": {
+        "tuned": {"policy": "flowcache", "settings": settings, "predictor": "taylor"}}}))
+    plain = {**POLICY, "warmup_steps": -1, "last_steps": -1, "max_consecutive_skips": -1, "threshold": ""}
+    given = {**plain, "policy": "from preset", "predictor": "from preset", "preset_file": f" {path} "}
+    words = {**plain, **settings, "predictor": "taylor"}
+    read, told = (saved(queue, base, behind(graph(), policy=node("FlowCache_Policy", **its))) for its in (given, words))
+    assert torch.equal(read, told)
+    for wrong, said in (({"policy": "flowcache"}, "it counts where policy is 'from preset'"),
+                        ({"preset_file": "tuned.txt"}, "expected the path of a .json file"),
+                        ({"preset_file": str(tmp_path / "none.json")}, "none.json")):
+        with pytest.raises(host.PromptFailed, match=said):
+            saved(queue, base, behind(graph(), policy=node("FlowCache_Policy", **{**given, **wrong})))
 
 
 def test_start_and_end_percent_bound_what_a_policy_skips(queue, base):
