@@ -40,7 +40,7 @@ class Group:
     batch: int = 4
 
 
-GROUPS = {"steps": Group("steps", 8, 16, 50, 61), "kv": Group("kv", 64, 4, 20, 62)}
+GROUPS = {"steps": Group("steps", 8, 16, 50, 61), "kv": Group("kv", 64, 4, 10, 62)}
 
 
 def fingerprint(group: Group) -> str:
