@@ -41,7 +41,7 @@ class RunFolder:
         if old and not old["ended"] and old["chunks"]:
             raise ValueError(f"{self.path} holds an unfinished run ({len(old['chunks'])} of {old['of']} chunks): go on "
                              f"with --resume {self.path}, or choose another folder with --out, or delete this one")
-        for pattern in ("chunk-*.safetensors", "state-*.safetensors", "*.partial", MANIFEST):
+        for pattern in ("chunk-*.safetensors", "state-*.safetensors", "window-*.mp4", "*.partial", MANIFEST):
             for path in self.path.glob(pattern):
                 path.unlink()
         self._write_manifest()

@@ -47,7 +47,7 @@ def _named(path: Path, suffix: str) -> Path:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Turns what the system says about a file into one sentence."""
     try:
         yield
@@ -76,7 +76,7 @@ class VideoWriter:
 
     def __enter__(self) -> "VideoWriter":
         av = pyav()
-        with _naming(self.path):
+        with naming(self.path):
             self._file = av.open(str(self.partial), "w", format="mp4", options={"movflags": "faststart"})
         self._stream = None
         return self
@@ -102,7 +102,7 @@ class VideoWriter:
             raise ValueError(f"frames of {width} x {height} in a video of {self._stream.width} x "
                              f"{self._stream.height}: all frames of a video must have one size")
         video_frame = pyav().VideoFrame
-        with _naming(self.path):
+        with naming(self.path):
             for frame in frames:
                 picture = video_frame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
                 picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709")
@@ -112,7 +112,7 @@ class VideoWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  where: TracebackType | None) -> None:
         try:
-            with _naming(self.path):
+            with naming(self.path):
                 if self._stream is not None:
                     self._file.mux(self._stream.encode())
                 self._file.close()
@@ -141,7 +141,7 @@ def write_png(path: Path, picture: np.ndarray) -> None:
     if not done:
         raise OSError(f"cannot write {str(path)!r}: {picture.shape[1]} x {picture.shape[0]} is too large for a PNG")
     partial = path.with_name(path.name + ".partial")
-    with _naming(path):
+    with naming(path):
         try:
             partial.write_bytes(data.tobytes())
             partial.replace(path)

@@ -1,5 +1,6 @@
 """The folder of a run: finished chunks at once and whole, the video as it grows, trace and picture at the end."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -10,15 +11,18 @@ from torch import Tensor
 from ..protocols import Codec
 from ..run_folder import RunFolder
 from ..video import VideoWriter
+from ..video_parts import VideoParts
 
 SCALE, SMALL = 4, 32   # latents up to this width are shown enlarged: the bundled world is 96 pixels wide
 
 
-def open_video(folder: Path, rate: float, latent_width: int, codec: Codec | None) -> AbstractContextManager:
-    """The video of a run; None where nothing decodes it."""
+def open_video(folder: Path, rate: float, latent_width: int, codec: Codec | None,
+               ends: Sequence[int] = ()) -> AbstractContextManager:
+    """The video of a run; None where nothing decodes it. ends: of its parts, see `VideoParts`; none: it has one."""
     if codec is None:
         return nullcontext()
-    return VideoWriter(folder / "video.mp4", rate, SCALE if latent_width <= SMALL else 1)
+    path, scale = folder / "video.mp4", SCALE if latent_width <= SMALL else 1
+    return VideoParts(path, rate, scale, ends) if ends else VideoWriter(path, rate, scale)
 
 
 def prepare_folder(path: Path) -> Path:

@@ -24,15 +24,20 @@ def execute_video(request: VideoRequest, models: Models, begun: BegunVideo) -> M
     run, home = begun.run, begun.home
     width = (request.run.latent or request.run.profile.latent)[1]
     progress, folder = ProgressLine("generate"), home.path
-    with open_video(folder, request.run.rate, width, models.codec) as video:
+    ends = [request.shown_before(n) for n in range(1, len(request.windows))]
+    with open_video(folder, request.run.rate, width, models.codec, ends) as video:
+        kept = video.kept() if ends else 0
+        if ends:
+            video.begin(run.shown_from(kept))
+
         def show(pixels: Tensor) -> None:
             video.append(to_frames(pixels))
 
         try:
             run.run(progress, home.save_chunk, show if video else None,
-                    lambda state: home.save_state(state, run.is_last(state)), begun.replay)
+                    lambda state: home.save_state(state, run.is_last(state)), begun.replay, kept)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(kept(home)) from None
+            raise KeyboardInterrupt(kept_words(home)) from None
         finally:
             progress.end()
     trace = run.trace
@@ -42,7 +47,7 @@ def execute_video(request: VideoRequest, models: Models, begun: BegunVideo) -> M
     return Made(trace, folder / "video.mp4" if models.codec else None, folder / "report.png", None)
 
 
-def kept(home: RunFolder) -> str:
+def kept_words(home: RunFolder) -> str:
     """Where an interrupted video stands."""
     if home.takes_over:
         return f"no chunk was added to the video in {home.path}"

@@ -1,6 +1,6 @@
 """A video of windows that goes on behind finished chunks of which only the latents are at hand."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,8 +11,6 @@ from ..plan import ChunkPlan
 from ..plan.rest import rest_of
 from ..run_state import RunState
 from .request import RunRequest
-from .stitching import Stitcher
-from .video_request import VideoRequest
 
 REBUILT = ("keys of {} finished chunks made again from their latents: the rest of the video is not the one that an "
            "uninterrupted run makes, bit for bit")
@@ -45,16 +43,3 @@ def behind(run: RunRequest, made: Sequence[Tensor]) -> RunRequest:
     given = torch.cat([part.cpu() for part in (*prefix, *made)], dim=2)
     plan = rest_of(run.plan, run.plan.prefix_chunks + len(made))
     return replace(run, plan=plan, given=Given(given, run.given.end))
-
-
-def replayed(request: VideoRequest, number: int, latents: Tensor, stitcher: Stitcher,
-             show: Callable[[Tensor | None], None]) -> Tensor:
-    """Decodes the windows before `number` once more, from the latents of the video so far; what `number` is given."""
-    given = latents[:, :, :request.windows[0].prefix] if request.windows[0].prefix else None
-    for before in range(number):
-        window, shared = request.windows[before], request.windows[before + 1].prefix
-        new = latents[:, :, window.start + window.prefix:window.stop]
-        show(stitcher.begin(given, shared, last=False, first=before == 0))
-        show(stitcher.push(new))
-        given = stitcher.prefix((new if given is None else torch.cat([given, new], dim=2))[:, :, -shared:])
-    return given

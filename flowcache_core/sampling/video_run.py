@@ -11,27 +11,18 @@ from ..generation import Generation, Given, Progress
 from ..plan import ChunkPlan
 from ..protocols import Codec, TextEncoder
 from ..run_state import RunState
-from ..trace import PassRecord, Trace
-from .behind import Behind, behind, replayed
+from ..trace import Trace
+from .behind import Behind, behind
 from .checks import check_window
-from .record import joined_trace
+from .record import VideoRecord
 from .request import at_rate, embed_prompts
-from .stitching import Stitcher
+from .showing import OnFrames, Showing
 from .video_request import VideoRequest
 from .window_state import narrowed, widened
 
 OnProgress = Callable[[Progress], None]
 OnChunk = Callable[[int, Tensor], None]
-OnFrames = Callable[[Tensor], None]
 OnState = Callable[[RunState], None]
-
-
-def shower(on_frames: OnFrames | None) -> Callable[[Tensor | None], None]:
-    """Hands pixels on, where there are any."""
-    def show(pixels: Tensor | None) -> None:
-        if on_frames is not None and pixels is not None and pixels.shape[2]:
-            on_frames(pixels)
-    return show
 
 
 class VideoRun:
@@ -48,17 +39,17 @@ class VideoRun:
             raise ValueError(f"{len(request.windows)} windows without a VAE: the overlap is encoded anew from pixels; "
                              "give a VAE, a shorter video, or the schedule rolling")
         self._backbone = at_rate(backbone, request.run.rate)
-        self._plans = [request.plan(n) for n in range(len(request.windows))]
+        self._record = VideoRecord(request.windows, [request.plan(n) for n in range(len(request.windows))])
+        self._plans = self._record.plans
         for number, plan in enumerate(self._plans):
             check_window(plan, request.window_run(number, Given()).settings(), backbone, first=number == 0)
         self._embed = embed_prompts(self._backbone, encoder,
                                     replace(request.run, prompts=request.prompts).spoken(self._backbone))
-        self._passes: list[PassRecord] = []
-        self._notes: list[str] = []        # of the windows before
         self._latents: list[Tensor] = []
         self._resumed: list[Tensor] = []   # of the window at hand
         self._behind: Behind | None = None
-        self._kv_peak, self._again = 0, False
+        self._again = False
+        self._known: tuple[int, Tensor | None] = (0, None)   # the last window whose prefix is at hand, and that
         self._begin(0, request.opening(codec))
 
     def _begin(self, number: int, given: Given, made: Sequence[Tensor] = ()) -> None:
@@ -68,64 +59,59 @@ class VideoRun:
         run = behind(self.request.window_run(number, self._given), made)
         self._plans[number], self._made = run.plan, len(made)
         self._run: Generation = run.embedded(self._backbone, self._embed)
-        self._kv_peak = max(self._kv_peak, self._run.trace.kv_peak_bytes)
+        self._record.kv_peak_bytes = max(self._record.kv_peak_bytes, self._run.trace.kv_peak_bytes)
 
     @property
     def trace(self) -> Trace:
         """The record of all windows, rows and chunks numbered through."""
-        if len(self._plans) == 1 and not self._passes:
+        if len(self._plans) == 1 and not self._record.passes:
             return self._run.trace
-        made = joined_trace(self._run.trace, self.request.windows, self._plans, [*self._passes, *self._numbered()],
-                            self._kv_peak)
-        return replace(made, notes=list(dict.fromkeys([*self._notes, *made.notes])))
-
-    def _numbered(self) -> list[PassRecord]:
-        before = sum(len(plan.rows) for plan in self._plans[:self._number])
-        return [replace(p, row=p.row + before) for p in self._run.trace.passes]
+        return self._record.whole(self._number, self._run.trace)
 
     def run(self, on_progress: OnProgress | None = None, on_chunk: OnChunk | None = None,
-            on_frames: OnFrames | None = None, on_state: OnState | None = None, replay: bool = False) -> Tensor:
+            on_frames: OnFrames | None = None, on_state: OnState | None = None, replay: bool = False,
+            kept: int = 0) -> Tensor:
         """Latents `(items, C, F, h, w)` of the chunks of the finished video, each once.
 
         on_chunk: as of `Generation.run`, also for given chunks at the start; on_frames(pixels) gets the pixels
         `(items, 3, T, H, W)` in order as chunks finish; on_state(state) as of `Generation.run`, for `restore`. replay:
-        after `restore`, pixels of what was finished are made again and come first. All caches are freed at the end.
+        after `restore`, pixels of what was finished are made again and come first; they begin with window
+        `shown_from(kept)`, where those of the first `kept` windows are wanted no more. All caches are freed at the end.
         """
         wanted = on_frames is not None or len(self._plans) > 1
         if wanted and self.codec is None:
             raise ValueError("pixels without a VAE: give one, or take the latents")
-        limit, replay = self.request.pixel_frames, replay or self._behind is not None
-        if limit is not None and not replay:
-            limit = max(0, limit - self.request.shown_before(self._number))
-        stitcher = Stitcher(self.codec, self.request.overlap, limit) if wanted else None
-        self._again = replay
+        self._again = replay or self._behind is not None
+        first = self.shown_from(kept) if self._again else self._number
+        showing = Showing(self.request, self.codec if wanted else None, on_frames, first)
         try:
-            if replay:
+            if self._again:
                 with torch.inference_mode():
-                    self._rejoin(stitcher, on_frames)
+                    self._rejoin(showing, first)
             while True:
-                self._window(stitcher, on_progress, on_chunk, on_frames, on_state)
+                self._window(showing, on_progress, on_chunk, on_state)
                 if self._number + 1 == len(self._plans):
                     return torch.cat(self._latents, dim=2)
-                self._next(stitcher)
+                self._next(showing)
         finally:
             self._run.close()
 
-    def _window(self, stitcher: Stitcher | None, on_progress: OnProgress | None, on_chunk: OnChunk | None,
-                on_frames: OnFrames | None, on_state: OnState | None) -> None:
-        show = shower(on_frames)
-
+    def _window(self, showing: Showing, on_progress: OnProgress | None, on_chunk: OnChunk | None,
+                on_state: OnState | None) -> None:
         def finish(chunk: int, latent: Tensor) -> None:
             self._latents.append(latent.clone())
             if on_chunk is not None:
                 on_chunk(chunk, latent)
-            if stitcher is not None:
-                show(stitcher.push(latent))
+            showing.push(latent)
 
         with torch.inference_mode():
-            self._open(stitcher, show, on_chunk)
+            self._open(showing, on_chunk)
         self._run.run(on_progress and self._counted(on_progress), finish,
                       on_state and (lambda state: on_state(self._whole(state))))
+
+    def shown_from(self, kept: int) -> int:
+        """The window with which pixels that are shown again begin: what the video goes on with needs no earlier one."""
+        return self._known[0] if kept >= self._known[0] else 0
 
     def is_last(self, state: RunState) -> bool:
         """Whether nothing is left to be done after a state that this run wrote."""
@@ -136,7 +122,7 @@ class VideoRun:
         first, plan = self.request.first_chunk(self._number), self._plans[self._number]
         before = range(self.request.prefix_chunks(0), first + plan.prefix_chunks)
         return widened(state, self._number, first, before, self._given.prefix, self._made,
-                       [*self._passes, *self._numbered()])
+                       self._record.so_far(self._number, self._run.trace.passes))
 
     def restore(self, state: RunState, finished: Mapping[int, Tensor]) -> None:
         """Goes on from `state`, made by a run of the same request and model; before `run`.
@@ -155,9 +141,10 @@ class VideoRun:
             self._run.close()
             given = Given(state.video["prefix"]) if number else self._given
             self._begin(number, given, [own[c] for c in range(skip, skip + made)])
+        self._known = (number, state.video["prefix"])
         self._resumed = list(own.values())
         self._run.restore(narrowed(state, first, skip + made), own)
-        self._passes = list(state.passes)
+        self._record.passes = list(state.passes)
         self._latents = self._opened([finished[c] for c in state.finished])
 
     def _opened(self, made: Sequence[Tensor]) -> list[Tensor]:
@@ -178,6 +165,8 @@ class VideoRun:
             return
         self._latents = self._opened(finished[given:])
         number = self.request.window_of(len(finished))
+        if state is not None and "prefix" in state.video:
+            self._known = (state.video["window"], state.video["prefix"])
         own = finished[self.request.first_chunk(number) + self.request.prefix_chunks(number):]
         fits = state is not None and state.video.get("window", 0) == number and not self._plans[number].end_chunks
         self._behind = Behind(own, state if fits else None, before)
@@ -185,12 +174,12 @@ class VideoRun:
             self._run.close()
         self._number = number
 
-    def _rejoin(self, stitcher: Stitcher | None, on_frames: OnFrames | None) -> None:
-        """Shows the windows before the one at hand; begins this one where it goes on behind finished chunks."""
+    def _rejoin(self, showing: Showing, first: int) -> None:
+        """Shows the windows from `first` on; begins the one at hand where it goes on behind finished chunks."""
         given = self._given
-        if self._number and stitcher is not None:
-            made = torch.cat(self._latents, dim=2)
-            given = Given(replayed(self.request, self._number, made, stitcher, shower(on_frames)))
+        if self._number:
+            opening = self._known[1] if first else None
+            given = Given(showing.replay(first, self._number, torch.cat(self._latents, dim=2), opening))
         if self._behind is None:
             return
         self._run.close()
@@ -198,15 +187,11 @@ class VideoRun:
         self._resumed = list(self._behind.made)
         self._run.trace.notes += self._behind.keys(self._run, self._number, len(self._plans))
 
-    def _open(self, stitcher: Stitcher | None, show: OnFrames, on_chunk: OnChunk | None) -> None:
+    def _open(self, showing: Showing, on_chunk: OnChunk | None) -> None:
         """Shows and hands over what the first window is given; later ones repeat it."""
         given, plan, number = self._given.prefix, self._plans[self._number], self._number
-        if stitcher is not None:
-            last = number + 1 == len(self._plans)
-            shown = stitcher.begin(given, 0 if last else self.request.windows[number + 1].prefix, last, number == 0)
-            decoded = [shown, *(stitcher.push(latent.to(self._run.video.latents)) for latent in self._resumed)]
-            for pixels in decoded if self._again or not self._resumed else ():
-                show(pixels)
+        finished = [latent.to(self._run.video.latents) for latent in self._resumed]
+        showing.begin(number, given, finished, quietly=bool(finished) and not self._again)
         if self._resumed:
             self._resumed = []
             return
@@ -221,10 +206,8 @@ class VideoRun:
         before, total = sum(sizes[:self._number]), sum(sizes)
         return lambda p: on_progress(replace(p, done=p.done + before, total=total))
 
-    def _next(self, stitcher: Stitcher) -> None:
-        self._passes += self._numbered()
-        self._notes += self._run.trace.notes
-        shared = self.request.windows[self._number + 1].prefix
+    def _next(self, showing: Showing) -> None:
+        self._record.end(self._number, self._run.trace)
         with torch.inference_mode():
-            prefix = stitcher.prefix(self._run.video.result[:, :, -shared:])
+            prefix = showing.next_prefix(self._number, self._run.video.result)
         self._begin(self._number + 1, Given(prefix))

@@ -14,9 +14,9 @@ from torch import Tensor
 from ...flowcache_core.plan import ChunkPlan, Window
 from ...flowcache_core.profiles import Profile
 from ...flowcache_core.sampling import profile_windows
-from ...flowcache_core.sampling.record import joined_trace
+from ...flowcache_core.sampling.record import VideoRecord
 from ...flowcache_core.sampling.stitching import Stitcher
-from ...flowcache_core.trace import PassRecord, Trace
+from ...flowcache_core.trace import Trace
 from .keeping import Place
 from .listening import Collector, Frames
 from .run import (
@@ -145,9 +145,8 @@ class WindowedRun:
             parts = model.model.process_latent_in(request.prefix).split(chunk, dim=2)
             self._finished = dict(enumerate(parts))
         self._start = self._opened if self._state is None else self._state.video["window"]
-        self._passes: list[PassRecord] = [] if self._state is None else list(self._state.passes)
-        self._plans: list[ChunkPlan] = []
-        self._notes, self._peak = list(notes), 0
+        self._record = VideoRecord(windows)
+        self._record.passes, self._record.notes = [] if self._state is None else list(self._state.passes), list(notes)
 
     def _window_of(self, chunk: int) -> int:
         """The window that makes a chunk of the video."""
@@ -173,7 +172,7 @@ class WindowedRun:
         for number, window in enumerate(self._windows):
             part = self._asked(number, prefix)
             if number < self._start:
-                self._plans.append(build_plan(self._profile, part, window.frames, self._steps))
+                self._record.plans.append(build_plan(self._profile, part, window.frames, self._steps))
                 samples = self._shown(number, prefix)
             else:
                 samples, trace = self._sampled(number, part, sample)
@@ -182,9 +181,7 @@ class WindowedRun:
                 last = self._model.model.process_latent_in(samples[:, :, -self._windows[number + 1].prefix:])
                 with torch.inference_mode():
                     prefix = self._model.model.process_latent_out(self._frames.stitcher.prefix(last))
-        joined = joined_trace(trace, self._windows, self._plans, self._passes, self._peak)
-        joined.notes = list(dict.fromkeys([*self._notes, *joined.notes]))
-        return torch.cat(made, dim=2), joined
+        return torch.cat(made, dim=2), self._record.whole(len(self._windows) - 1, trace)
 
     def _asked(self, number: int, prefix: Tensor | None) -> ChunkRequest:
         """A window's share of what is asked for; what the video was given lies behind the window's own beginning."""
@@ -215,19 +212,14 @@ class WindowedRun:
         window, words, count = self._windows[number], self._words, len(self._windows)
         self._frames.window(number, window.prefix if number else given_frames(self._profile, part))
         told = words and (lambda text: words(f"window {number + 1} of {count}: {text}"))
-        before = sum(len(plan.rows) for plan in self._plans)
-
-        def numbered(passes: Sequence[PassRecord]) -> list[PassRecord]:
-            return [*self._passes, *(replace(p, row=p.row + before) for p in passes)]
-
         listener = WindowCollector(self._frames, told) if self._kept is None else WindowKeeper(
-            self._kept, number, self._first[number], number + 1 == count, self._frames, told, numbered,
+            self._kept, number, self._first[number], number + 1 == count, self._frames, told,
+            lambda passes: self._record.so_far(number, passes),
             self._state if number == self._start else None, self._finished)
         samples = sample(Part(part, slice(window.start, window.stop), listener))
-        self._plans.append(listener.plan)
-        self._passes = numbered(listener.trace.passes)
-        self._notes += listener.trace.notes
-        self._peak = max(self._peak, listener.trace.kv_peak_bytes)
+        self._record.plans.append(listener.plan)
+        if number + 1 < count:
+            self._record.end(number, listener.trace)
         return samples, listener.trace
 
 

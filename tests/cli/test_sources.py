@@ -13,6 +13,7 @@ from flowcache_core.cli import main
 from flowcache_core.demo.bundle import load_codec
 from flowcache_core.pixel_files import read_frames, to_pixels
 from flowcache_core.run_folder import RunFolder
+from flowcache_core.sampling.showing import Showing
 from flowcache_core.trace import load_trace
 from flowcache_core.video import write_png, write_video
 from tests.cli.conftest import profile_file
@@ -72,7 +73,9 @@ def test_a_video_is_continued_and_an_end_image_is_taken(generate, tmp_path):
     assert torch.equal(ended[0], first[0]) and not torch.allclose(ended[2], first[2], atol=1e-4)
 
 
-def test_an_interrupted_video_of_windows_goes_on_to_the_same_bits(generate, tiny_model, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("lost", [False, True])
+def test_an_interrupted_video_of_windows_goes_on_to_the_same_bits(generate, tiny_model, tmp_path, capsys, monkeypatch,
+                                                                  lost):
     words = ["--pixel-frames", "42", "--base", "21", "--overlap", "9"]
     generate(*words)
     whole, video = chunks(tmp_path / "out"), read_frames(tmp_path / "out" / "video.mp4")
@@ -87,7 +90,14 @@ def test_an_interrupted_video_of_windows_goes_on_to_the_same_bits(generate, tiny
         patch.setattr(RunFolder, "save_state", stop)
         assert main(["generate", "--model", str(tiny_model), *QUICK, *words, "--out", str(folder)]) == 130
     assert f"3 finished chunks kept in {folder}; go on with --resume {folder}" in capsys.readouterr().err
+    begun, begin = [], Showing.begin
+    monkeypatch.setattr(Showing, "begin", lambda self, number, *rest, **more: (
+        begun.append(number), begin(self, number, *rest, **more)))
+    if lost:
+        (folder / "window-0000.mp4").unlink()
     assert main(["generate", "--resume", str(folder)]) == 0
+    assert begun == ([0, 1, 2] if lost else [1, 2])   # windows that were decoded
+    assert (folder / "video.mp4").read_bytes() == (tmp_path / "out" / "video.mp4").read_bytes()
     assert all(torch.equal(a, b) for a, b in zip(chunks(folder), whole, strict=True))
     assert np.array_equal(read_frames(folder / "video.mp4"), video)
     capsys.readouterr()

@@ -60,6 +60,11 @@ def test_every_state_leads_to_the_same_video(tmp_path, frames, schedule, sources
         once_more.restore(state, {c: latents[c] for c in state.finished})
         once_more.run(None, None, replayed.append, replay=True)
         assert torch.equal(torch.cat(replayed, dim=2), shown)
+        window, own = state.video["window"], []
+        no_more = started(tiny_wan())
+        no_more.restore(state, {c: latents[c] for c in state.finished})
+        no_more.run(None, None, own.append, replay=True, kept=window)
+        assert torch.equal(torch.cat(own, dim=2), shown[:, :, run.request.shown_before(window):])
         assert not set(numbers) & set(state.finished) and again.calls == model.calls - calls
         assert [p.lanes for p in resumed.trace.passes] == [p.lanes for p in run.trace.passes]
         assert [p.row for p in resumed.trace.passes] == [p.row for p in run.trace.passes]
@@ -134,8 +139,10 @@ def test_an_extension_behind_its_own_keys_is_the_longer_video(short, long, overl
     _, chunks, _, states = run_through(begin)
     run = started(long, models[2], profile=CAUSAL, overlap=overlap)
     run.go_on([chunks[c] for c in range(short // 2)], states[-1], begin.request.plan(len(begin.request.windows) - 1))
-    latents, made, pixels, _ = run_through(run)
-    assert torch.equal(latents, whole) and torch.equal(pixels, shown) and sorted(made)[0] == short // 2
+    kept, begun = states[-1].video["window"], run.shown_from(states[-1].video["window"])
+    latents, made, pixels, _ = run_through(run, kept=kept)   # the windows before the last one are not decoded again
+    assert torch.equal(latents, whole) and sorted(made)[0] == short // 2 and begun == kept
+    assert torch.equal(pixels, shown[:, :, run.request.shown_before(begun):])
     assert not any("made again" in note for note in run.trace.notes)
     assert models[0].calls == models[1].calls + models[2].calls
 
