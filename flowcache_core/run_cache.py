@@ -121,8 +121,9 @@ class RunCache:
 
     def before_computed(self) -> None:
         """The release on SkyReels-V2 folds at the first computed pass after too much is finished."""
-        limit = self._compression and self._compression.finished_tokens
+        limit = self._compression and self._compression.finished_chunks
         if limit:
+            limit *= self._chunk
             chunks, tokens = self._loose()
             if tokens > limit:
                 self.store.fold(chunks, limit)

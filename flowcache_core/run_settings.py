@@ -152,7 +152,11 @@ def check_plan(plan: ChunkPlan, settings: RunSettings, can_shift: bool = True) -
     if not can_shift and any(plan.moved(p) for p in plan.passes()):
         raise ValueError("a sink that moves along with a network that cannot turn cached keys: choose a history "
                          "without rebase")
-    if settings.compression is not None and settings.compression.finished_tokens is None and any(
+    cached = settings.compression.cached_chunks if settings.compression else None
+    if cached is not None and cached <= plan.most_in_flight():
+        raise ValueError(f"compression of {cached} cached chunks with {plan.most_in_flight()} in flight: expected at "
+                         "least one more")
+    if settings.compression is not None and settings.compression.finished_chunks is None and any(
             p.reads != tuple(range(p.chunks[0])) for p in plan.passes() if p.kind != "near_clean"):
         raise ValueError("KV compression with a plan whose chunks see only a part of the past: folded tokens have no "
                          "chunk; use the budget's sink and recent chunks instead of the plan's history")

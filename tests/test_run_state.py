@@ -36,7 +36,7 @@ CASES = {
     "folded": (sequential(12, 2, 4), {"budget": KVBudget(3), "compression": Compression(), "guidance": 2.0}),
     "folded in flight": (diffusion_forcing(14, 2, 6, 3), {"budget": KVBudget(4), "compression": Compression(KeyNorm()),
                                                           "policy": CONTENT, "guidance": 3.0}),
-    "folded by finished tokens": (diffusion_forcing(14, 2, 6, 3), {"compression": Compression(finished_tokens=16),
+    "folded when finished": (diffusion_forcing(14, 2, 6, 3), {"compression": Compression(finished_chunks=2),
                                                            "policy": CONTENT, "guidance": 3.0}),
     "with kept queries": (pipelined(14, 2, 6, 2), {"compression": Compression(cached_chunks=4), "policy": TIME}),
     "bf16 keys": (sequential(8, 2, 4), {"kv_dtype": torch.bfloat16, "budget": KVBudget(2.5)}),

@@ -37,6 +37,7 @@ def add_plan_options(parser: argparse.ArgumentParser, chunks: int = 8) -> None:
     group.add_argument("--ranges", metavar="N,N,...", help="chunks that a chunk sees in equal parts of its steps, the "
                        "noisiest first and itself included; release: those of MAGI-1's release, 5,4,3,2 (pipelined)")
     group.add_argument("--no-commit", action="store_true", help="no pass at zero noise for finished chunks")
+    group.add_argument("--no-near-clean", action="store_true", help="no pass for the oldest chunk alone (pipelined)")
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -105,10 +106,14 @@ def build_schedule(args: argparse.Namespace, profile: Profile) -> PlanRequest:
         raise ValueError(f"--chunks {args.chunks}: expected at least 1")
     chunk_frames = profile.chunk_frames if args.chunk_frames is None else args.chunk_frames
     frames = args.chunks * chunk_frames if args.latent_frames is None else args.latent_frames
-    return plan_request(profile, frames, args.schedule, plan=args.plan, chunk_frames=args.chunk_frames,
-                        steps=args.steps, ar_step=args.ar_step, commit=False if args.no_commit else None,
-                        window=args.window, history=args.history, sink=args.history_sink,
-                        ranges=parse_ranges(args.ranges, profile))
+    chosen = choose_reuse(profile, args)
+    made = plan_request(profile, frames, args.schedule, plan=args.plan, chunk_frames=args.chunk_frames,
+                        steps=args.steps, ar_step=args.ar_step,
+                        commit=False if args.no_commit or chosen.released else None, window=args.window,
+                        history=args.history, sink=args.history_sink, ranges=parse_ranges(args.ranges, profile),
+                        near_clean=not (args.no_near_clean or chosen.released))
+    gathers = chosen.compression is not None and not own_memory(args)
+    return replace(made, released=chosen.released, gathers=chosen.released and gathers)
 
 
 def build_request(args: argparse.Namespace) -> RunRequest:
@@ -129,4 +134,4 @@ def build_request(args: argparse.Namespace) -> RunRequest:
                       latent=parse_size(args.size) if args.size else None, fps=args.fps,
                       given_noise=given_noise(args, profile), sparse=build_sparse(args),
                       kv_dtype=KV_DTYPES.get(args.kv_dtype), kv_device=args.kv_device, reuse_from=part[0],
-                      reuse_until=part[1])
+                      reuse_until=part[1], released=chosen.released)

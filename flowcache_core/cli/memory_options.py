@@ -36,7 +36,7 @@ def add_memory_options(parser: argparse.ArgumentParser) -> None:
 
 def own_memory(args: argparse.Namespace) -> bool:
     """Whether any option here asks for something else than the preset's memory."""
-    return any(given is not None for given in (args.kv_window, args.kv_budget, args.kv_scorer, args.kv_merger))
+    return any(getattr(args, f"kv_{name}", None) is not None for name in ("window", "budget", "scorer", "merger"))
 
 
 def build_budget(args: argparse.Namespace) -> KVBudget:

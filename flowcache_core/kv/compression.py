@@ -24,15 +24,15 @@ class Compression:
     """merger: joins tokens before the scorer drops any. granularity: what is kept or dropped as a whole.
 
     The rest is for comparison with the authors' release. released_order: survivors lie in the order of their scores
-    and are pooled in that order, instead of the video's. finished_tokens (SkyReels-V2): fold as soon as finished
-    chunks hold more than this, instead of when the budget asks for room. cached_chunks (MAGI-1): fold one chunk away
+    and are pooled in that order, instead of the video's. finished_chunks (SkyReels-V2): fold as soon as more than so
+    many are finished, instead of when the budget asks for room. cached_chunks (MAGI-1): fold one chunk away
     at the end of each stage in which so many are cached, with the queries of the last chunk that was computed.
     """
 
     scorer: Scorer = field(default_factory=FlowCacheScore)
     granularity: Granularity = "token"
     released_order: bool = False
-    finished_tokens: int | None = None
+    finished_chunks: int | None = None
     cached_chunks: int | None = None
     merger: Merger | None = None
 

@@ -14,7 +14,8 @@ from .reading import FOLDER, load_profile
 @dataclass(frozen=True)
 class Preset:
     """Settings for a profile. provenance: the command and figures that chose them, or their source; note: what a user
-    should know of them, "" where there is nothing."""
+    should know of them, "" where there is nothing; released: whether plan and solver are to be carried out as the
+    authors' release does, faults included."""
 
     name: str
     policy: ReusePolicy
@@ -23,6 +24,7 @@ class Preset:
     budget: KVBudget = KVBudget()
     compression: Compression | None = None
     note: str = ""
+    released: bool = False
 
 
 def _data(profile: Profile) -> dict[str, Any]:
@@ -59,14 +61,18 @@ def _made(data: dict[str, Any], name: str, profile: Profile) -> Preset:
     budget, compression = _memory(entry.get("kv"), profile)
     return Preset(name, POLICIES.make(entry["policy"], entry["settings"]), PREDICTORS.make(entry["predictor"]),
                   {**data["provenance"], **entry.get("provenance", {})}, budget, compression,
-                  entry.get("note", data.get("note", "")))
+                  entry.get("note", data.get("note", "")), entry.get("released", False))
 
 
 def _memory(kv: dict[str, Any] | None, profile: Profile) -> tuple[KVBudget, Compression | None]:
     """`{"chunks" or "frames", "sink_frames", "scorer", "settings", "granularity"}`, and for merging `"merger"` and
-    `"merger_settings"`; frames count in whole chunks."""
+    `"merger_settings"`; frames count in whole chunks. `{"released": {"finished_chunks" or "cached_chunks"}, "scorer",
+    "settings", "granularity"}` is folded when the authors' release folds, not by a budget."""
     if kv is None:
         return KVBudget(), None
+    if "released" in kv:
+        return KVBudget(), Compression(SCORERS.make(kv["scorer"], kv["settings"]), kv["granularity"],
+                                       released_order=True, **kv["released"])
     chunks = kv["chunks"] if "chunks" in kv else max(2, -(-kv["frames"] // profile.chunk_frames))
     sink = -(-kv.get("sink_frames", 0) // profile.chunk_frames)
     scorer = kv.get("scorer")

@@ -22,3 +22,15 @@ def advice(profile: Profile, plans: Sequence[ChunkPlan], policy: ReusePolicy, mo
         said.append(f"{frames} latent frames: {profile.name} was trained on, or shown at, {trained}; quality falls "
                     "beyond, unless a window (--history) keeps what a chunk sees short")
     return said
+
+
+def left_out(profile: Profile, plan: ChunkPlan) -> list[str]:
+    """Which passes of the model's authors a plan does without: their keys and velocities are others then."""
+    kinds, lone = {p.kind for p in plan.passes()}, plan.name in ("dense", "rolling")
+    said = []
+    if profile.commit and "commit" not in kinds and not lone and len(plan.chunks) > 1:
+        said.append("clean passes left out: the keys of a finished chunk are those of its last computed step")
+    if profile.near_clean_from is not None and "near_clean" not in kinds and plan.name == "pipelined":
+        said.append("near-clean passes left out: the oldest chunk's velocity is not blended with that of a run of it "
+                    "alone")
+    return said

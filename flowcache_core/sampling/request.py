@@ -18,14 +18,15 @@ from ..protocols import TextEncoder
 from ..reuse import Predictor, ReusePolicy
 from ..run_settings import CONTEXT
 from ..solvers import NOISE_RULES, SOLVERS
+from .advice import left_out
 
 
 @dataclass(frozen=True)
 class RunRequest:
     """Everything a run needs but the model. prompts: one a chunk; negative: the unconditional prompt; note: what the
-    preset has to say; latent: height and width (None: the profile's); fps: told to networks that know rates (None: the
-    profile's); given, given_noise, first_chunk, video_chunks, sparse, reuse_from, reuse_until: see `Given` and
-    `RunSettings`."""
+    preset has to say; latent: height and width (None: the profile's); fps: told to networks that know rates (None:
+    the profile's); released: with the solver of FlowCache's release; given, given_noise, first_chunk, video_chunks,
+    sparse, reuse_from, reuse_until: see `Given` and `RunSettings`."""
 
     profile: Profile
     plan: ChunkPlan
@@ -50,6 +51,13 @@ class RunRequest:
     sparse: SparseAttention | None = None
     reuse_from: float = 0.0
     reuse_until: float = 1.0
+    released: bool = False
+
+    @property
+    def solver(self) -> str:
+        """Its name; released: the one of the release where it differs."""
+        released = f"{self.profile.solver}_released"
+        return released if self.released and released in SOLVERS.names() else self.profile.solver
 
     @property
     def rate(self) -> float:
@@ -64,7 +72,7 @@ class RunRequest:
         return RunSettings(
             step_table(p, self.plan.num_steps, self.shift), *(self.latent or p.latent), seed=self.seed,
             first_table=first_table(p, self.plan, self.shift), guidance=run_guidance(p, self.guidance),
-            solver=SOLVERS.make(p.solver), policy=self.policy, predictor=self.predictor,
+            solver=SOLVERS.make(self.solver), policy=self.policy, predictor=self.predictor,
             budget=self.budget, compression=self.compression, kv_dtype=self.kv_dtype, kv_device=self.kv_device,
             noise_rule=NOISE_RULES.make(p.noise_rule),
             context_timestep=p.context_timestep, given_noise=self.given_noise, first_chunk=self.first_chunk,
@@ -84,7 +92,9 @@ class RunRequest:
     def embedded(self, backbone: Backbone, embed: Mapping[str, Tensor]) -> Generation:
         """The same with embedded prompts and a network that has been told the rate."""
         texts = run_texts(backbone, self.prompts, self.negative, embed)
-        return Generation(backbone, self.plan, self.settings(), texts, self.given)
+        run = Generation(backbone, self.plan, self.settings(), texts, self.given)
+        run.trace.notes += left_out(self.profile, self.plan)
+        return run
 
 
 def run_texts(backbone: Backbone, prompts: Sequence[str], negative: str,

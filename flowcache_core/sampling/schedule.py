@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ..conformance import released_magi_plan, released_plan
 from ..plan import (
     ChunkPlan,
     History,
@@ -30,7 +31,8 @@ class PlanRequest:
     recent chunks that its commit passes see; near_clean_from: share of the steps after which the oldest chunk also runs
     alone, ranges: chunks that one sees in equal parts of its steps (pipelined); base_chunks: most chunks of a window
     that moves along (diffusion_forcing); switches: chunks before which the window's keys are computed anew, by
-    `recache`, with a new sink where `renew_sink` (sequential); end: with an end frame."""
+    `recache`, with a new sink where `renew_sink` (sequential); end: with an end frame; released: as FlowCache's release
+    carries it out (diffusion_forcing, pipelined), gathers: with its compression."""
 
     name: str
     frames: int
@@ -53,13 +55,24 @@ class PlanRequest:
     renew_sink: bool = False
     prefix_chunks: int = 0
     end: bool = False
+    released: bool = False
+    gathers: bool = False
 
     def build(self) -> ChunkPlan:
         """Raises ValueError where the numbers make no plan."""
         if self.name not in PLANS:
             raise ValueError(f"unknown plan {self.name!r}: choose one of {', '.join(PLANS)}")
         plan = self._build(History(self.history, self.sink, self.rebase), self.frames, self.chunk_frames, self.steps)
-        return with_end_frame(plan) if self.end else plan
+        plan = with_end_frame(plan) if self.end else plan
+        return self._as_released(plan) if self.released else plan
+
+    def _as_released(self, plan: ChunkPlan) -> ChunkPlan:
+        if self.name == "diffusion_forcing":
+            return released_plan(plan, None, self.gathers, bool(self.prefix_chunks) and not self.ar_step)
+        if self.name == "pipelined":
+            return released_magi_plan(plan)
+        raise ValueError(f"plan {self.name} as the authors' release carries it out: FlowCache was released for "
+                         "diffusion_forcing and pipelined; choose one of these, or a preset of ours")
 
     def _build(self, history: History, *args: int) -> ChunkPlan:
         given = {"prefix_chunks": self.prefix_chunks}
@@ -89,7 +102,7 @@ class PlanRequest:
 def plan_request(profile: Profile, frames: int, schedule: str | None = None, *, plan: str | None = None,
                  chunk_frames: int | None = None, steps: int | None = None, ar_step: int | None = None,
                  commit: bool | None = None, window: int | None = None, history: int | None = None,
-                 sink: int | None = None, ranges: tuple[int, ...] = ()) -> PlanRequest:
+                 sink: int | None = None, ranges: tuple[int, ...] = (), near_clean: bool = True) -> PlanRequest:
     """The profile's schedule with what somebody changes of it; None: as the profile has it.
 
     schedule: one of `SCHEDULES`, for diffusion forcing: chunks in flight one after the other or all in step, each
@@ -106,7 +119,8 @@ def plan_request(profile: Profile, frames: int, schedule: str | None = None, *, 
     chunk = profile.chunk_frames if chunk_frames is None else chunk_frames
     made = PlanRequest(name, frames, chunk, steps, ar_step, profile.commit if commit is None else commit,
                        window or profile.in_flight, history, sink or 0, len(profile.first_step_list) or None,
-                       profile.near_clean_from, base_chunks=base, ranges=ranges, renew_sink=profile.recache_sink)
+                       profile.near_clean_from if near_clean else None, base_chunks=base, ranges=ranges,
+                       renew_sink=profile.recache_sink)
     if profile.independent_first_frame:
         raise ValueError(f"profile {profile.name}: chunks of one size are what this version samples; set its "
                          "independent_first_frame to false")

@@ -87,8 +87,7 @@ def window_run(case: dict[str, Any], tensors: dict[str, Tensor], window: int) ->
     plan = released_plan(plan, config["kvrange"] if config["use_kvrange"] else None,
                          config["use_compress"], every_row)
     prefix = (tensors["in.prefix"] * (1 - added) + tensors["in.prefix_noise"] * added)[None] if window else None
-    tokens = config["budget_block"] * block * config["latent_h"] * config["latent_w"] // 4
-    compression = Recorded(FlowCacheScore(), released_order=True, finished_tokens=tokens,
+    compression = Recorded(FlowCacheScore(), released_order=True, finished_chunks=config["budget_block"],
                            given=[kept for _, kept in chosen(case, tensors, window)])
     settings = RunSettings(flow_table(config["num_steps"], config["shift"]), config["latent_h"], config["latent_w"],
                            guidance=config["guidance_scale"], solver=ReleasedUniPC(), policy=policy(config),
