@@ -112,8 +112,13 @@ class FlopCounter:
         own = 2 * q.shape[0] * (q.shape[2] * self._sizes.linear if kind == "self"
                                 else k.shape[2] * self._sizes.text_linear)
         self.total += own
+        width = q.shape[-1]   # channels that carry weights or corrections through attention are not the network's
 
         def counted(q: Tensor, k: Tensor, *rest: Tensor) -> Tensor:
-            self.total += 4 * q.numel() * k.shape[2]
+            self.total += 4 * q[..., 0].numel() * width * k.shape[2]
             return attend(q, k, *rest)
         return counted
+
+    def add_pairs(self, pairs: int, width: int) -> None:
+        """Query-key pairs of `width` numbers that a kernel computed without a call of `attend`."""
+        self.total += 4 * pairs * width if self._sizes.linear else 0

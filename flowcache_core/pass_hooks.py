@@ -190,9 +190,13 @@ class PassHooks:
             attend = self.flops.watch(kind, q, k, attend)
         if not self._attention.steers(kind):
             return attend(q, k, v)
+        before = self.attending.pairs
         with self.watch, self.kv_watch:
-            return self._attention.attend(kind, index, self._running, q, k, v,
-                                          self.watch.inner(self.kv_watch.inner(attend)))
+            out = self._attention.attend(kind, index, self._running, q, k, v,
+                                         self.watch.inner(self.kv_watch.inner(attend)))
+        if self.flops is not None:
+            self.flops.add_pairs(self.attending.pairs - before, q.shape[-1])
+        return out
 
     @property
     def compress_seconds(self) -> float:

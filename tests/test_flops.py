@@ -1,9 +1,13 @@
 """The published FLOPs of FlowCache's tables, from architecture and plan alone (docs/flowcache.md)."""
 
 import pytest
+import torch
 
+from flowcache_core.attention import SPARSE, SparseAttention, WeightedAttention
+from flowcache_core.attention.block_attention import flex
+from flowcache_core.attention.methods import annsa
 from flowcache_core.flops import MAGI_4_5B, SKYREELS_1_3B, Architecture, plan_flops, wan_architecture
-from flowcache_core.kv import Compression, KVBudget
+from flowcache_core.kv import MERGERS, Compression, KVBudget
 from flowcache_core.plan import dense, diffusion_forcing, pipelined
 from flowcache_core.reuse.policies.every_nth import EveryNth
 from flowcache_core.reuse.predictors import Velocity
@@ -96,6 +100,36 @@ def test_skipped_steps_cost_nothing_and_are_measured_against_what_they_would_hav
         assert p.flops == (full.flops if p.calls else 0)
     assert 0 < run.trace.flops_share < 1
     assert run.trace.summary()["flops_share"] == round(run.trace.flops_share, 4)
+
+
+def test_channels_that_carry_weights_are_not_the_networks(monkeypatch):
+    """Merged keys and the correction of int8 keys widen heads on the way; the count is the formula's all the same."""
+    plan, merged = diffusion_forcing(12, 2, 4, 4), Compression(merger=MERGERS.make("tempcache", {"similarity": -1.0}))
+    monkeypatch.setattr(WeightedAttention, "__init__", lambda self, carrier="channels": (
+        setattr(self, "carrier", carrier), setattr(self, "_takes_width", {}))[0])
+    for settings in ({"kv_dtype": torch.int8}, {"budget": BUDGET, "compression": merged}):
+        run = tiny_run(plan, **settings)
+        run.run()
+        first, *rest = run.trace.passes   # the first one tries the width, on eight tokens
+        assert [p.flops for p in rest] == [p.whole_flops for p in rest] and first.flops < 1.05 * first.whole_flops
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
+def test_blocks_that_a_compiled_kernel_skips_are_counted_as_those_that_are_gathered(monkeypatch):
+    """On CUDA no attention call of ours is seen for them."""
+    plan, method = diffusion_forcing(24, 2, 4, 4), SPARSE.make("annsa", {
+        "keep": 0.3, "least_share": 0.0, "least_blocks": 1, "block": 4, "query_block": 4, "dense_below": 1,
+        "sink_frames": 0, "recent_frames": 0})
+    sparse, found = SparseAttention((method,), 0.0, 0.0), []
+    for compiled in (False, True):
+        with monkeypatch.context() as patch:
+            patch.setattr(annsa.AnnSA, "compiles", lambda self, q, compiled=compiled: compiled)
+            patch.setattr(annsa, "flex", lambda *given: flex(*given, compiled=False))
+            run = tiny_run(plan, sparse=sparse)
+            run.run()
+        found.append([p.flops for p in run.trace.passes])
+    assert sum(found[0]) < sum(p.whole_flops for p in run.trace.passes)
+    assert found[1] == pytest.approx(found[0], rel=0.02)   # the kernel's count is of the average density
 
 
 def test_folded_keys_are_counted_as_they_are_read():

@@ -19,6 +19,7 @@ class AttentionRun:
         self._memory: dict[tuple, tuple[tuple, dict[Any, Any]]] = {}
         self._seen: dict[str, tuple[int, float]] = {}   # calls, and their densities summed
         self.calls, self._uncorrected = 0, False
+        self.pairs = 0   # that were computed without a call of `attend`
 
     def attend(self, kind: str, place: Place | None, q: Tensor, k: Tensor, v: Tensor, log_m: Tensor | None,
                attend: Attend, steps: Tensor | None = None) -> Tensor:
@@ -39,6 +40,7 @@ class AttentionRun:
         found = method.attend(place, q, KeySet(k, v, log_m), attend, self.weighted, self._remembered(kind, place))
         calls, total = self._seen.get(kind, (0, 0.0))
         self._seen[kind] = (calls + 1, total + found.density)
+        self.pairs += found.pairs
         return found.out
 
     def _remembered(self, kind: str, place: Place) -> dict[Any, Any]:

@@ -34,10 +34,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was attended: out `(B, H, Lq, D)`, and the share of query-key pairs that were looked at."""
+    """What was attended: out `(B, H, Lq, D)`, and the share of query-key pairs that were looked at. pairs: those that
+    another kernel than `attend` computed, which nobody else can count."""
 
     out: Tensor
     density: float
+    pairs: int = 0
 
 
 @dataclass(frozen=True)

@@ -79,12 +79,15 @@ class AnnSA(SparseMethod):
         rows = choice.queries.unsqueeze(-1).expand_as(q)
         sorted_q, arguments = q.gather(2, rows), (inside.take(choice.order), outside, choice.table, self.query_block,
                                                   self.block)
-        if q.is_cuda and self.block % FLEX_BLOCK == 0 and self.query_block % FLEX_BLOCK == 0:
-            out = flex(sorted_q, *arguments)
-        else:
-            out = gathered(sorted_q, *arguments, attend, weighted)
+        compiled = self.compiles(q)
+        out = flex(sorted_q, *arguments) if compiled else gathered(sorted_q, *arguments, attend, weighted)
         seen = choice.density * blocks * self.block + outside.keys.shape[2]
-        return Outcome(out.gather(2, choice.back.unsqueeze(-1).expand_as(q)), seen / n)
+        pairs = round(q[..., 0].numel() * seen) if compiled else 0
+        return Outcome(out.gather(2, choice.back.unsqueeze(-1).expand_as(q)), seen / n, pairs)
+
+    def compiles(self, q: Tensor) -> bool:
+        """Whether blocks are skipped inside one compiled kernel."""
+        return q.is_cuda and self.block % FLEX_BLOCK == 0 and self.query_block % FLEX_BLOCK == 0
 
     def choose(self, q: Tensor, inside: KeySet, layer: int) -> Choice:
         """For every block of queries, the blocks of `inside` (a whole number) that it looks at."""
