@@ -90,6 +90,22 @@ class Trace:
         whole = sum(p.whole_flops for p in self.passes)
         return sum(p.flops for p in self.passes) / whole if whole else None
 
+    def stale_steps(self) -> dict[str, float] | None:
+        """How many steps ago the keys of a chunk were computed whole that others see: mean and most over its steps, and
+        the most of a finished one that no commit pass renewed. None where no keys are cached."""
+        ages, all_ages = {}, []
+        for p in self.passes:
+            for lane in p.lanes:
+                place = (lane.chunk, lane.stream, lane.item)
+                ages[place] = 0 if lane.decision == "compute" else ages.get(place, 0) + 1
+                all_ages.append(ages[place])
+            if p.kind in ("commit", "recache"):
+                ages = {place: age for place, age in ages.items() if place[0] not in p.chunks}
+        if not all_ages or not any(p.kv_tokens for p in self.passes):
+            return None
+        return {"mean": round(math.fsum(all_ages) / len(all_ages), 3), "most": max(all_ages),
+                "finished": max(ages.values(), default=0)}
+
     def not_finite(self) -> list[LaneRecord]:
         """Steps that were computed because the policy's signal was not finite."""
         return [lane for p in self.passes for lane in p.lanes if lane.reason == NOT_FINITE]
@@ -109,7 +125,8 @@ class Trace:
                 "compress_seconds": round(sum(p.compress_seconds for p in self.passes), 4),
                 "flops": sum(p.flops for p in self.passes), "whole_flops": sum(p.whole_flops for p in self.passes),
                 "flops_share": None if self.flops_share is None else round(self.flops_share, 4),
-                "not_finite": len(self.not_finite()), "kv_peak_bytes": self.kv_peak_bytes,
+                "not_finite": len(self.not_finite()), "stale_steps": self.stale_steps(),
+                "kv_peak_bytes": self.kv_peak_bytes,
                 "kv_error": self.kv_error and [float(f"{error:.3g}") for error in self.kv_error],
                 "notes": list(self.notes),
                 "kv_peak_tokens": max((p.kv_tokens for p in self.passes), default=0)}

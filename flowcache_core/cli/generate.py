@@ -86,6 +86,10 @@ def cost_words(trace: Trace) -> str:
 
     s, words = trace.summary(), not_finite_words(trace)
     counted = f"counted {flop_words(s['flops'])} of {flop_words(s['whole_flops'])}\n" if s["whole_flops"] else ""
+    stale = s["stale_steps"]
+    if stale and stale["most"]:
+        counted += (f"keys that chunks show to others: {stale['mean']:.1f} steps old on average, {stale['most']} at "
+                    f"most, {stale['finished']} at most when finished\n")
     return counted + (f"the policy's signal was not finite at {words}\n" if words else "")
 
 
