@@ -14,7 +14,7 @@ from flowcache_core.demo.scoring import score_video
 from flowcache_core.kv import Cached, Compression, KVBudget
 from flowcache_core.metrics import psnr
 
-CHUNKS, CLIPS = 24, 8
+CHUNKS, CLIPS, STEPS = 24, 8, 20
 BUDGET = KVBudget(CHUNKS / 4)
 RUNS = {"full cache": {}, "recent chunks only": {"budget": BUDGET},
         "compression": {"budget": BUDGET, "compression": Compression()}}
@@ -25,7 +25,7 @@ def long_video(clips: int) -> list[dict[str, Any]]:
     """The same clips with each cache."""
     bundle, batch, rows, truth = Bundle.load(), scenes(clips, seed=41, held_out=True), [], None
     for name, changes in RUNS.items():
-        latents, trace = run_batch(bundle, request(CHUNKS, whole=True, **changes), batch)
+        latents, trace = run_batch(bundle, request(CHUNKS, steps=STEPS, whole=True, **changes), batch)
         videos, summary = decode(bundle, latents), trace.summary()
         truth = truth or videos
         scores = [score_video(video, scene).total for video, scene in zip(videos, batch, strict=True)]
@@ -62,5 +62,6 @@ def real_size() -> dict[str, Any]:
 def run(clips: int = CLIPS) -> dict[str, Any]:
     with torch.inference_mode():
         event = real_size()
-    return save("compression", {"chunks": CHUNKS, "clips": clips, "in_flight": request(CHUNKS).plan.most_in_flight(),
+    return save("compression", {"chunks": CHUNKS, "clips": clips, "steps": STEPS,
+                                "in_flight": request(CHUNKS).plan.most_in_flight(),
                                 "long_video": long_video(clips), "real_size": event})

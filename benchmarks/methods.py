@@ -130,15 +130,15 @@ def step_methods(chunks: int, folder: Path) -> list[Method]:
     learned, methods = Learned(folder), [fewer_steps(count) for count in (18, 9, 6)]
     methods += [reuse("every_nth", f"interval {n}", "every_nth", {"interval": n}) for n in (3, 6)]
     methods += flowcache("flowcache", (0.07, 0.15, 0.3, 0.8))
-    methods += flowcache("flowcache content", (0.12, 0.3), distance_signal="patch_embedding")
-    for name, thresholds in (("teacache", (0.07, 0.2, 0.4)), ("easycache", (0.03, 0.1)), ("motioncache", (0.1, 0.3)),
-                             ("mixcache", (0.4,))):
-        methods += [reuse(name, f"threshold {t:g}", name, {"threshold": t}) for t in thresholds]
-    methods += [learned.magcache(threshold) for threshold in (0.06, 0.24)]
+    methods += flowcache("ours", (0.08, 0.12, 0.2, 0.3), "taylor_corrected", warmup_steps=1)
     methods += flowcache("warm-up 1", (0.08, 0.2), warmup_steps=1)
     methods += flowcache("warm-up 1 taylor", (0.08, 0.2), "taylor", warmup_steps=1)
-    methods += flowcache("ours", (0.08, 0.12, 0.2, 0.3), "taylor_corrected", warmup_steps=1)
+    for name, thresholds in (("teacache", (0.07, 0.2, 0.4)), ("easycache", (0.03, 0.1)), ("motioncache", (0.1, 0.3))):
+        methods += [reuse(name, f"threshold {t:g}", name, {"threshold": t}) for t in thresholds]
     methods += [learned.method("ours learned", share, "taylor_corrected", False, refine=True) for share in SHARES]
+    methods += [learned.magcache(threshold) for threshold in (0.06, 0.24)]
+    methods += flowcache("flowcache content", (0.12,), distance_signal="patch_embedding")
+    methods += [reuse("mixcache", "threshold 0.4", "mixcache", {"threshold": 0.4})]
     methods += [learned.method("ours learned derived", share, "taylor_corrected", True) for share in SHARES]
     return methods
 
