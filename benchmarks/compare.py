@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,11 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name in GROUPS if args.group == "all" else (args.group,):
         own = GROUPS[name]
-        group = Group(name, args.chunks or own.chunks, args.videos or own.videos, args.steps or own.steps, own.seed)
+        given = {key: getattr(args, key) for key in ("chunks", "videos", "steps") if getattr(args, key) is not None}
+        few = next((key for key, number in given.items() if number < 1), None)
+        if few:
+            raise ValueError(f"--{few} {given[few]}: expected at least 1")
+        group = replace(own, **given)
         comparison = Comparison(group, args.runs)
         make = step_methods if name == "steps" else kv_methods
         methods = chosen(make(group.chunks, comparison.folder), args.methods)

@@ -162,7 +162,7 @@ class Generation:
         """Frees every cache of the run."""
         if self.cache.store is not None:
             self.trace.kv_error = self.cache.store.errors or self.trace.kv_error
-        self.trace.notes += self.cache.attention.notes()
+        self.trace.notes += [note for note in self.cache.notes() if note not in self.trace.notes]
         self.cache.close()
         self._held.clear()
         self._lanes.close()

@@ -49,6 +49,11 @@ class RunCache:
         if self.queries is not None:
             self.queries.clear()
 
+    def notes(self) -> list[str]:
+        """Sentences on what was asked for and had no effect, or another one."""
+        idle = self.store is None and (self._limited or self._compression is not None)
+        return self.attention.notes() + ["the plan caches no keys: KV budget and compression had no effect"] * idle
+
     def export_state(self) -> dict[str, Any]:
         """What `restore` needs; keys and values are views."""
         r = self._residency

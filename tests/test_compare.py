@@ -51,6 +51,12 @@ def test_an_unknown_method_is_refused_with_the_known_ones(tmp_path):
     assert done.returncode == 2 and "unknown method magic" in done.stderr and "flowcache" in done.stderr
 
 
+@pytest.mark.parametrize("option", ["--videos", "--chunks", "--steps"])
+def test_a_number_that_is_none_is_refused(tmp_path, option):
+    done = compare(tmp_path, option, "0")
+    assert done.returncode == 2 and f"{option} 0: expected at least 1" in done.stderr
+
+
 def row(method, share, psnr, speedup=None):
     return {"method": method, "setting": "", "flops_share": share, "computed_share": share, "psnr_db": psnr,
             "speedup": speedup or 1 / share}

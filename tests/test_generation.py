@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from flowcache_core.generation import Generation, RunSettings
-from flowcache_core.kv import KVBudget
+from flowcache_core.kv import Compression, KVBudget
 from flowcache_core.per_chunk import parse_per_chunk
 from flowcache_core.plan import History, dense, diffusion_forcing, pipelined, rolling, sequential
 from flowcache_core.reuse import POLICIES, Kind
@@ -330,6 +330,14 @@ def test_a_budget_that_is_not_reached_changes_nothing_bit_for_bit(plan, model, a
     settings = {"policy": CONTENT, "guidance": 2.0}
     assert torch.equal(tiny_run(plan, model, budget=KVBudget(amount, unit, 1, 1), **settings).run(),
                        tiny_run(plan, model, **settings).run())
+
+
+@pytest.mark.parametrize("settings", [{"budget": KVBudget(2)}, {"compression": Compression()}, {}], ids=str)
+def test_memory_settings_of_a_plan_that_caches_nothing_say_so(settings):
+    run = tiny_run(dense(4, 2, 3), **settings)
+    run.run()
+    run.close()
+    assert [note.partition(":")[0] for note in run.trace.notes] == ["the plan caches no keys"] * bool(settings)
 
 
 @pytest.mark.parametrize(("budget", "history"), [
