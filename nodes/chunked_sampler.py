@@ -40,6 +40,12 @@ def schedule_inputs() -> list[Any]:
                "all in step, as many as steps one after the other, -1 is the profile's.", advanced=True)]
 
 
+def overlap_input() -> Any:
+    return _whole("overlap", 0, 0, 4001, "Pixel frames that a window repeats of the one before, 4n + 1, where a video "
+                                         "is longer than the model sees; 0 is the profile's.", advanced=True,
+                  optional=True)
+
+
 def frame_inputs() -> list[Any]:
     """What a video may be given of itself."""
     return [
@@ -102,6 +108,7 @@ class ChunkedARSampler(io.ComfyNode):
                 *frame_inputs(),
                 given(io.Noise.Input, "noise", optional=True, tooltip="Begins with this noise in place of the rule's."),
                 given(io.Sigmas.Input, "sigmas", optional=True, tooltip="Noise levels in place of the profile's."),
+                overlap_input(),
             ],
             outputs=[io.Latent.Output(display_name="LATENT"), Report.Output(display_name="report"),
                      io.Image.Output(display_name="frames")])

@@ -19,10 +19,9 @@ from .bridge.memory import kv_bytes
 from .bridge.network import inference_dtype, network_of, sizes_of, time_modulation
 from .bridge.outer import attach
 from .bridge.run import asked as plan_and_settings
-from .bridge.run import levels, profile_of
-from .bridge.template import template_of
+from .bridge.run import levels
 from .bridge.windowed import window_requests, windows_of
-from .sampling import Asked, empty_latent, request_of
+from .sampling import Asked, empty_latent, profile_asked, request_of
 
 TEXT_TOKENS = 512   # of Wan's text encoder; the demo's conditionings have fewer
 
@@ -30,7 +29,7 @@ TEXT_TOKENS = 512   # of Wan's text encoder; the demo's conditionings have fewer
 def foretold(model: Any, positive: list, negative: list, asked: Asked, timed: bool) -> VideoForecast:
     """Raises ValueError where a run with these inputs would."""
     model = attach(model)
-    profile = profile_of(template_of(model.model_options))
+    profile = profile_asked(model, asked)
     latent = empty_latent(profile, asked) if asked.latent is None else asked.latent["samples"]
     request = request_of(profile, asked, latent.shape[2])
     guider = comfy.samplers.CFGGuider(model)

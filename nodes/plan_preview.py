@@ -6,6 +6,7 @@ from comfy_api.latest import io, ui
 
 from ..flowcache_core.report.forecast_picture import forecast_picture, forecast_text
 from .bridge.run import ORDERS
+from .chunked_sampler import overlap_input
 from .declare import given, schema
 from .forecasting import foretold
 from .pictures import to_images
@@ -48,6 +49,7 @@ class PlanPreview(io.ComfyNode):
                       tooltip="Runs the model twice on one chunk to time it, which takes as long as two of its steps."),
                 given(io.Latent.Input, "latent", optional=True, tooltip="Size and length of the video."),
                 given(io.Sigmas.Input, "sigmas", optional=True, tooltip="Noise levels in place of the profile's."),
+                overlap_input(),
             ],
             outputs=[io.Image.Output(display_name="picture"), io.String.Output(display_name="text")],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo], is_output_node=True)

@@ -1,11 +1,12 @@
 """AR Profile Override."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io
 
-from ..flowcache_core.profiles import load_profile, profile_names
+from ..flowcache_core.profiles import Profile, load_profile, profile_names
 from ..flowcache_core.profiles.profile import PLANS
 from .bridge.outer import attach
 from .bridge.run import profile_of
@@ -13,6 +14,20 @@ from .bridge.template import template_of
 from .declare import given, schema
 
 KEEP = "as it is"
+
+
+def chosen_profile(model: Any, name: str, file: str) -> Profile:
+    """The profile of that name, the one in a file, or the model's own. Raises ValueError."""
+    file = file.strip()
+    if file and name != KEEP:
+        raise ValueError(f"profile_file {file!r} with profile {name}: give one of the two; set profile to '{KEEP}', or "
+                         "leave the file empty")
+    if file and not file.endswith(".json"):
+        raise ValueError(f"profile_file {file!r}: expected the path of a .json file, as the command 'profiles NAME "
+                         "--out FILE' writes it")
+    if file:
+        return load_profile(file)
+    return profile_of(template_of(model.model_options)) if name == KEEP else load_profile(name)
 
 
 class ARProfileOverride(io.ComfyNode):
@@ -40,13 +55,15 @@ class ARProfileOverride(io.ComfyNode):
                       tooltip="First latent frames that stay visible; -1 keeps the profile's."),
                 given(io.Float.Input, "context_timestep", default=-1.0, min=-1.0, max=1000.0, step=0.1, advanced=True,
                       tooltip="Noise told of finished chunks, 0 to 1000; -1 keeps the profile's."),
+                given(io.String.Input, "profile_file", default="", optional=True, advanced=True,
+                      tooltip="Path of a profile of your own, a .json file, in place of the one above."),
             ],
             outputs=[io.Model.Output(display_name="MODEL")])
 
     @classmethod
     def execute(cls, model: Any, profile: str, chunk_frames: int, plan: str, window_frames: int, sink_frames: int,
-                context_timestep: float) -> io.NodeOutput:
-        base = profile_of(template_of(model.model_options)) if profile == KEEP else load_profile(profile)
+                context_timestep: float, profile_file: str = "") -> io.NodeOutput:
+        base = chosen_profile(model, profile, profile_file)
         changes = {"chunk_frames": chunk_frames or None, "plan": None if plan == KEEP else plan,
                    "sink_frames": None if sink_frames < 0 else sink_frames,
                    "context_timestep": None if context_timestep < 0 else context_timestep}
@@ -54,3 +71,8 @@ class ARProfileOverride(io.ComfyNode):
         if window_frames >= 0:
             changes["window_frames"] = window_frames or None
         return io.NodeOutput(attach(model, profile=replace(base, **changes)))
+
+    @classmethod
+    def fingerprint_inputs(cls, profile_file: str = "", **_: object) -> str:
+        path = Path(profile_file.strip() or ".")
+        return str(path.stat().st_mtime_ns) if profile_file.strip() and path.is_file() else ""

@@ -24,7 +24,7 @@ from .bridge.listening import Frames
 from .bridge.outer import attach
 from .bridge.run import AS_PROFILED, GIVEN, ChunkRequest, levels, profile_of
 from .bridge.template import template_of
-from .bridge.windowed import WindowedRun, WindowFrames, first_chunks, kept_video, windows_of
+from .bridge.windowed import WindowedRun, WindowFrames, first_chunks, kept_video, windows_of, with_overlap
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ class Asked:
     prompts: str
     out_folder: str = ""
     resume_from: str = ""
+    overlap: int = 0
     latent: dict[str, Any] | None = None
     vae: Any = None
     clip: Any = None
@@ -70,7 +71,7 @@ class Sampled:
 def sample(model: Any, positive: list, negative: list, asked: Asked, words: Callable[[str], None] | None) -> Sampled:
     """Raises ValueError where the inputs do not fit one another or the model."""
     model = attach(model)
-    profile = profile_of(template_of(model.model_options))
+    profile = profile_asked(model, asked)
     latent = asked.latent or {"samples": empty_latent(profile, asked)}
     start = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     request = request_of(profile, asked, start.shape[2])
@@ -108,6 +109,11 @@ def sample(model: Any, positive: list, negative: list, asked: Asked, words: Call
             frames.close()
     kept = {key: value for key, value in latent.items() if key != "noise_mask"}
     return Sampled({**kept, "samples": samples}, trace, images)
+
+
+def profile_asked(model: Any, asked: Asked) -> Profile:
+    """The model's, with the overlap of the widget."""
+    return with_overlap(profile_of(template_of(model.model_options)), asked.schedule, asked.overlap)
 
 
 def frames_of(profile: Profile, asked: Asked, windows: Sequence[Window], model: Any) -> Frames | None:

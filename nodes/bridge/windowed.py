@@ -49,6 +49,20 @@ def windows_of(profile: Profile, order: str, chunk_frames: int, frames: int) -> 
     return profile_windows(profile, frames, chunk_frames or profile.chunk_frames)
 
 
+def with_overlap(profile: Profile, order: str, pixel_frames: int) -> Profile:
+    """The profile with so many pixel frames that a window repeats; 0 is its own. Raises ValueError."""
+    if not pixel_frames:
+        return profile
+    if (pixel_frames - 1) % 4:
+        near = pixel_frames - (pixel_frames - 1) % 4
+        raise ValueError(f"overlap {pixel_frames}: expected 4n + 1 pixel frames; set {near} or {near + 4}")
+    if order != AS_PROFILED or profile.base_frames is None:
+        why = f"{profile.title}, which sees all of it" if profile.base_frames is None else f"schedule {order}"
+        raise ValueError(f"overlap {pixel_frames} with {why}: the video is made in one window, so nothing is repeated; "
+                         "set overlap to 0")
+    return replace(profile, overlap_pixel_frames=pixel_frames)
+
+
 def first_chunks(profile: Profile, chunk_frames: int, windows: Sequence[Window]) -> list[int]:
     """The number in the video of each window's first chunk, and last how many chunks the video has."""
     size, first = chunk_frames or profile.chunk_frames, [0]

@@ -1,5 +1,7 @@
 """Models and sizes that cannot work, wired in for real: a red node with one sentence that says what to change."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -78,3 +80,21 @@ def test_a_preset_on_a_model_without_profile_says_what_is_missing(queue, files, 
 def test_a_size_that_would_be_rounded_is_refused(queue, size, words):
     with pytest.raises(host.PromptFailed, match=words):
         queue.run(graph(**size))
+
+
+def test_a_profile_of_ones_own_is_read_from_its_file(queue, base, pack, tmp_path):
+    core, path = tiny.core(pack, "profiles.reading"), tmp_path / "mine.json"
+    data = json.loads((core.FOLDER / "demo.json").read_text(encoding="utf-8"))
+    path.write_text(json.dumps(data | {"name": "mine", "title": "My model", "chunk_frames": 2}))
+
+    def overridden(file, profile="as it is"):
+        return behind(graph(length=9, steps=1, chunk_frames=3),
+                      profile=node("FlowCache_ARProfileOverride", **PROFILE | {"profile": profile},
+                                   profile_file=str(file)))
+
+    for prompt, words in ((overridden(path), "My model was made for chunks of 2 latent frames; set 0 or 2"),
+                          (overridden(path, "demo"), "with profile demo: give one of the two"),
+                          (overridden(tmp_path / "none.json"), "none.json: no profile .no such file."),
+                          (overridden("mine"), "expected the path of a .json file")):
+        with pytest.raises(host.PromptFailed, match=words):
+            queue.run(prompt)

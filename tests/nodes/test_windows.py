@@ -166,3 +166,25 @@ def test_extend_goes_on_in_a_later_window(pack, base, whole_run):
     more, _ = sampled(pack, profile, **asked, **extended(pack, "five", 1))
     assert {lane.chunk for p in more.trace.passes for lane in p.lanes} == {5}
     assert more.frames.shape[0] == 69 and (more.frames[:57] - frames).abs().max() <= 2 / 255
+
+
+def test_overlap_of_the_widget_counts(pack):
+    """Fewer frames are made twice, and a plan is refused that has no windows."""
+    profile = replace(profile_with(pack), overlap_pixel_frames=21)
+    sampling = importlib.import_module(f"{pack.__name__}.nodes.sampling")
+    windows = tiny.bridge(pack, "windowed").windows_of
+    for overlap, shared in ((0, 6), (OVERLAP, 3), (21, 6)):
+        changed = tiny.bridge(pack, "windowed").with_overlap(profile, "profile", overlap)
+        assert [w.prefix for w in windows(changed, "profile", 0, 16)][1:2] == [shared]
+    made, _ = sampled(pack, profile, overlap=OVERLAP)
+    assert torch.equal(made.latent["samples"], sampled(pack, profile_with(pack))[0].latent["samples"])
+    assert sampling.Asked(**WANTED).overlap == 0   # graphs of before are as they were
+
+
+@pytest.mark.parametrize(("asked", "words"), [
+    ({"overlap": 10}, "overlap 10: expected 4n [+] 1 pixel frames; set 9 or 13"),
+    ({"overlap": 5}, "overlap of 2 latent frames"), ({"overlap": 33}, "overlap must be shorter than the window"),
+    ({"overlap": 9, "schedule": "rolling"}, "overlap 9 with schedule rolling: .* set overlap to 0")])
+def test_an_overlap_that_cannot_be_gets_one_sentence(pack, asked, words):
+    with pytest.raises(ValueError, match=words):
+        sampled(pack, profile_with(pack), **asked)
