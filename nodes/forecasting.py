@@ -20,7 +20,7 @@ from .bridge.network import inference_dtype, network_of, sizes_of, time_modulati
 from .bridge.outer import attach
 from .bridge.run import asked as plan_and_settings
 from .bridge.run import levels
-from .bridge.windowed import window_requests, windows_of
+from .bridge.windows import window_requests, windows_of
 from .sampling import Asked, empty_latent, profile_asked, request_of
 
 TEXT_TOKENS = 512   # of Wan's text encoder; the demo's conditionings have fewer

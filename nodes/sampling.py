@@ -24,7 +24,9 @@ from .bridge.listening import Frames
 from .bridge.outer import attach
 from .bridge.run import AS_PROFILED, GIVEN, ChunkRequest, levels, profile_of
 from .bridge.template import template_of
-from .bridge.windowed import WindowedRun, WindowFrames, first_chunks, kept_video, windows_of, with_overlap
+from .bridge.window_frames import WindowFrames
+from .bridge.windowed import WindowedRun, kept_video
+from .bridge.windows import first_chunks, windows_of, with_overlap
 
 logger = logging.getLogger(__name__)
 

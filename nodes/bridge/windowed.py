@@ -3,7 +3,7 @@
 Pixels of the overlap go through the host's VAE once more, as the models' authors do it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,24 +13,14 @@ from torch import Tensor
 
 from ...flowcache_core.plan import ChunkPlan, Window
 from ...flowcache_core.profiles import Profile
-from ...flowcache_core.sampling import profile_windows
 from ...flowcache_core.sampling.record import VideoRecord
-from ...flowcache_core.sampling.stitching import Stitcher
 from ...flowcache_core.trace import Trace
 from .keeping import Place
-from .listening import Collector, Frames
-from .run import (
-    AS_PROFILED,
-    ChunkedRun,
-    ChunkRequest,
-    build_plan,
-    check_start,
-    chunk_frames_of,
-    given_frames,
-    split,
-)
-from .vae_stream import VaeStream
+from .listening import Collector
+from .run import ChunkedRun, ChunkRequest, build_plan, check_start, chunk_frames_of, given_frames, split
+from .window_frames import WindowFrames
 from .window_keeping import KeptVideo, WindowKeeper, request_facts
+from .windows import first_chunks, part_of
 
 
 @dataclass(frozen=True)
@@ -40,95 +30,6 @@ class Part:
     request: ChunkRequest
     frames: slice
     listener: Collector
-
-
-def windows_of(profile: Profile, order: str, chunk_frames: int, frames: int) -> tuple[Window, ...]:
-    """Windows of a video of so many latent frames; one where the model sees it whole, or an order was chosen."""
-    if order != AS_PROFILED:
-        return (Window(0, frames, 0),)
-    return profile_windows(profile, frames, chunk_frames or profile.chunk_frames)
-
-
-def with_overlap(profile: Profile, order: str, pixel_frames: int) -> Profile:
-    """The profile with so many pixel frames that a window repeats; 0 is its own. Raises ValueError."""
-    if not pixel_frames:
-        return profile
-    if (pixel_frames - 1) % 4:
-        near = pixel_frames - (pixel_frames - 1) % 4
-        raise ValueError(f"overlap {pixel_frames}: expected 4n + 1 pixel frames; set {near} or {near + 4}")
-    if order != AS_PROFILED or profile.base_frames is None:
-        why = f"{profile.title}, which sees all of it" if profile.base_frames is None else f"schedule {order}"
-        raise ValueError(f"overlap {pixel_frames} with {why}: the video is made in one window, so nothing is repeated; "
-                         "set overlap to 0")
-    return replace(profile, overlap_pixel_frames=pixel_frames)
-
-
-def first_chunks(profile: Profile, chunk_frames: int, windows: Sequence[Window]) -> list[int]:
-    """The number in the video of each window's first chunk, and last how many chunks the video has."""
-    size, first = chunk_frames or profile.chunk_frames, [0]
-    for window, after in zip(windows, [*windows[1:], Window(0, 0, 0)], strict=True):
-        first.append(first[-1] + len(split(profile, chunk_frames, window.frames)) - after.prefix // size)
-    return first
-
-
-class WindowStream:
-    """Decodes a window of so many latent frames; the last of them bring all pixels that the decoder held back."""
-
-    def __init__(self, vae: Any, model: Any, frames: int) -> None:
-        self._stream, self._model, self._left = VaeStream(vae, model), model, frames
-
-    def push(self, latent: Tensor) -> Tensor:
-        """Pixels `(B, 3, T, H, W)` in 0..1 of latents in the model's own scale."""
-        frames = self._stream.push(self._model.model.process_latent_out(latent))
-        self._left -= latent.shape[2]
-        rest = None if self._left else self._stream.finish()
-        return (frames if rest is None else torch.cat([frames, rest], dim=1)).movedim(-1, 1)
-
-
-class WindowCodec:
-    """The host's VAE as `Stitcher` asks for it. frames: latent frames of the windows, in their order."""
-
-    def __init__(self, vae: Any, model: Any, frames: Iterator[int]) -> None:
-        self._vae, self._model, self._frames = vae, model, frames
-
-    def decode_stream(self) -> WindowStream:
-        return WindowStream(self._vae, self._model, next(self._frames))
-
-    def encode(self, pixels: Tensor) -> Tensor:
-        latents = torch.cat([self._vae.encode(clip.movedim(0, -1)) for clip in pixels])
-        return self._model.model.process_latent_in(latents)
-
-
-class WindowFrames(Frames):
-    """Decodes every finished chunk of windows that follow one another; frames that two of them share come once."""
-
-    def __init__(self, vae: Any, model: Any, profile: Profile, windows: Sequence[Window]) -> None:
-        VaeStream(vae, model).close()   # refuses a VAE of another kind
-        super().__init__(vae, model)
-        self._windows = windows
-        self.stitcher = Stitcher(WindowCodec(vae, model, iter([w.frames for w in windows])), profile.overlap)
-
-    def window(self, number: int, given: int) -> None:
-        """Begins a window; its first `given` latent frames are not made, and come first."""
-        self._number, self._wanting, self._given = number, given, []
-        if not given:
-            self._open(None)
-
-    def _open(self, given: Tensor | None) -> None:
-        n, last = self._number, self._number == len(self._windows) - 1
-        self._show(self.stitcher.begin(given, 0 if last else self._windows[n + 1].prefix, last, n == 0))
-
-    def _show(self, pixels: Tensor | None) -> None:
-        self._add(None if pixels is None else pixels.movedim(1, -1))
-
-    def chunk(self, latent: Tensor) -> None:
-        if not self._wanting:
-            self._show(self.stitcher.push(latent))
-            return
-        self._given.append(latent)
-        self._wanting -= latent.shape[2]
-        if not self._wanting:
-            self._open(torch.cat(self._given, dim=2))
 
 
 class WindowCollector(Collector):
@@ -205,7 +106,7 @@ class WindowedRun:
             prefix = torch.cat([prefix, rest.to(prefix)], dim=2)
         elif given is not None and number < self._opened and not number:
             given = given[:, :, :window.frames - chunk_frames_of(self._profile, self._request.chunk_frames)]
-        part = _part(self._request, self._first, number, prefix)
+        part = part_of(self._request, self._first, number, prefix)
         part = part if number else replace(part, prefix=given)
         own = len(split(self._profile, self._request.chunk_frames, window.frames))
         return replace(part, prompts={c: p for c, p in part.prompts.items() if c < own})
@@ -246,19 +147,3 @@ def kept_video(place: Place | None, profile: Profile, request: ChunkRequest, win
     opening = given_frames(profile, request) // chunk_frames_of(profile, request.chunk_frames)
     chunks = first_chunks(profile, request.chunk_frames, windows)[-1]
     return KeptVideo(place, request_facts(request, windows, seed, **tensors), chunks, opening)
-
-
-def window_requests(profile: Profile, request: ChunkRequest, windows: Sequence[Window]) -> list[ChunkRequest]:
-    """What every window is asked for, as far as plans go: what later ones begin with is of the right length alone."""
-    first = first_chunks(profile, request.chunk_frames, windows)
-    return [_part(request, first, n, torch.zeros(1, 1, window.prefix, 1, 1)) for n, window in enumerate(windows)]
-
-
-def _part(request: ChunkRequest, first: Sequence[int], number: int, prefix: Tensor | None) -> ChunkRequest:
-    """What is asked of one window: the beginning of the first, the end of the last, and the prompts of its chunks."""
-    prompts = {}
-    for chunk, prompt in sorted(request.prompts.items()):
-        prompts[max(0, chunk - first[number])] = prompt   # of those before it, the last one goes on
-    made = replace(request, prompts=prompts, first_chunk=first[number], video_chunks=first[-1],
-                   end_image=request.end_image if number == len(first) - 2 else None)
-    return made if number == 0 else replace(made, prefix=prefix, start_image=None)

@@ -172,9 +172,9 @@ def test_overlap_of_the_widget_counts(pack):
     """Fewer frames are made twice, and a plan is refused that has no windows."""
     profile = replace(profile_with(pack), overlap_pixel_frames=21)
     sampling = importlib.import_module(f"{pack.__name__}.nodes.sampling")
-    windows = tiny.bridge(pack, "windowed").windows_of
+    windows = tiny.bridge(pack, "windows").windows_of
     for overlap, shared in ((0, 6), (OVERLAP, 3), (21, 6)):
-        changed = tiny.bridge(pack, "windowed").with_overlap(profile, "profile", overlap)
+        changed = tiny.bridge(pack, "windows").with_overlap(profile, "profile", overlap)
         assert [w.prefix for w in windows(changed, "profile", 0, 16)][1:2] == [shared]
     made, _ = sampled(pack, profile, overlap=OVERLAP)
     assert torch.equal(made.latent["samples"], sampled(pack, profile_with(pack))[0].latent["samples"])
