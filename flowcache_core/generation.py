@@ -28,8 +28,9 @@ from .recording import Cost, PassRecorder
 from .reuse.contract import Decision, RunFacts
 from .reuse.predictors import Span
 from .run_cache import RunCache
-from .run_settings import RunSettings, Texts, check_plan, checked_texts, text_of
+from .run_settings import RunSettings, check_plan
 from .run_state import RunState
+from .run_texts import Texts, checked_texts, text_of
 from .signal_source import SignalSource
 from .trace import Trace
 

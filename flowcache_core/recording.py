@@ -10,7 +10,7 @@ from .lanes import Lane
 from .plan.chunk_plan import Pass
 from .reuse.contract import Decision
 from .run_cache import RunCache
-from .run_settings import Texts, text_of
+from .run_texts import Texts, text_of
 from .trace import LaneRecord, PassRecord
 
 if TYPE_CHECKING:

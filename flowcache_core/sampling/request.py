@@ -16,7 +16,7 @@ from ..profiles import Profile
 from ..profiles.schedule import first_table, run_guidance, step_table
 from ..protocols import TextEncoder
 from ..reuse import Predictor, ReusePolicy
-from ..run_settings import CONTEXT
+from ..run_texts import CONTEXT
 from ..solvers import NOISE_RULES, SOLVERS
 from .advice import left_out
 

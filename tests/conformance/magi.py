@@ -12,7 +12,7 @@ from flowcache_core.plan import pipelined
 from flowcache_core.reuse.policies.flowcache import FlowCache
 from flowcache_core.reuse.policies.off import Off
 from flowcache_core.reuse.predictors import Increment
-from flowcache_core.run_settings import CONTEXT
+from flowcache_core.run_texts import CONTEXT
 from flowcache_core.solvers import Euler
 from flowcache_core.solvers.magi_times import SHORTCUT_STEPS, magi_table, magi_times
 from tests.conformance.golden import tensors_of
