@@ -37,7 +37,7 @@ CASES = {
     "folded in flight": (diffusion_forcing(14, 2, 6, 3), {"budget": KVBudget(4), "compression": Compression(KeyNorm()),
                                                           "policy": CONTENT, "guidance": 3.0}),
     "folded when finished": (diffusion_forcing(14, 2, 6, 3), {"compression": Compression(finished_chunks=2),
-                                                           "policy": CONTENT, "guidance": 3.0}),
+                                                              "policy": CONTENT, "guidance": 3.0}),
     "with kept queries": (pipelined(14, 2, 6, 2), {"compression": Compression(cached_chunks=4), "policy": TIME}),
     "bf16 keys": (sequential(8, 2, 4), {"kv_dtype": torch.bfloat16, "budget": KVBudget(2.5)}),
 }
@@ -110,7 +110,7 @@ def test_the_states_hold_what_the_cases_are_for(model, tmp_path):
     assert all(s.order and len(s.clean) == 2 for state in in_flight for s in state.video["solver"].values())
     assert any(state.cache["store"]["layout"]["folded"] for state in found["folded"])
     assert any(state.cache["store"]["positions"] and state.video["latents"] for state in found["folded in flight"])
-    assert any(state.cache["store"]["layout"]["folded"] for state in found["folded by finished tokens"])
+    assert any(state.cache["store"]["layout"]["folded"] for state in found["folded when finished"])
     assert any(state.cache["queries"] for state in found["with kept queries"])
     assert any(UNCOND in lane for state in in_flight for lane in state.lanes["states"])
 
