@@ -40,9 +40,11 @@ class Method:
 BASELINE = Method("baseline", "", lambda bundle, steps: {})
 
 
-def reuse(name: str, setting: str, policy: str, words: dict[str, Any], predictor: str = "velocity") -> Method:
+def reuse(name: str, setting: str, policy: str, words: dict[str, Any], predictor: str = "velocity",
+          **told: Any) -> Method:
+    """words: settings of the policy; told: of the predictor."""
     return Method(name, setting, lambda bundle, steps: {"policy": POLICIES.make(policy, words),
-                                                        "predictor": PREDICTORS.make(predictor)})
+                                                        "predictor": PREDICTORS.make(predictor, told)})
 
 
 class Learned:
@@ -131,6 +133,8 @@ def step_methods(chunks: int, folder: Path) -> list[Method]:
     methods += [reuse("every_nth", f"interval {n}", "every_nth", {"interval": n}) for n in (3, 6)]
     methods += flowcache("flowcache", (0.07, 0.15, 0.3, 0.8))
     methods += flowcache("ours", (0.08, 0.12, 0.2, 0.3), "taylor_corrected", warmup_steps=1)
+    methods += [reuse("ours", f"threshold {t:g}, taylor with reach 0.5", "flowcache",
+                      {"threshold": t, "warmup_steps": 1}, "taylor", reach=0.5) for t in (0.25, 0.3)]
     methods += flowcache("warm-up 1", (0.08, 0.2), warmup_steps=1)
     methods += flowcache("warm-up 1 taylor", (0.08, 0.2), "taylor", warmup_steps=1)
     for name, thresholds in (("teacache", (0.07, 0.2, 0.4)), ("easycache", (0.03, 0.1)), ("motioncache", (0.1, 0.3))):
