@@ -6,7 +6,8 @@ from typing import Any
 
 Row = Mapping[str, Any]
 WANTED = (50.0, 44.0, 54.0)   # dB, where curves of the bundled model have points on both sides; sorted by the first
-PLAIN, OURS = "flowcache", ("ours", "ours learned", "ours learned derived")
+PLAIN = "flowcache"
+PARTS = ("warm-up 1", "warm-up 1 taylor", "ours learned", "ours learned derived")   # of the ablation alone
 
 
 def by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -1,6 +1,6 @@
 """Pictures of the documents, made from benchmarks/results: `python3 dev.py bench figures`.
 
-A decision map (from a run made on the spot), speed against quality and task score, and memory over length.
+Speed against quality and task score, and memory over length.
 """
 
 import json
@@ -10,15 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import RESULTS, ROOT, Bundle, request, run_batch, scenes
-from benchmarks.curves import by_method, saving
-from flowcache_core.report import trace_picture
+from benchmarks.common import RESULTS, ROOT
+from benchmarks.curves import PARTS, by_method, saving
 from flowcache_core.report.curve_picture import curve_picture
 from flowcache_core.video import write_png
 
 IMAGES = ROOT / "docs" / "images"
-LARGEST = 80_000   # bytes of a picture
-MAP_CHUNKS = 5
+LARGEST = 100_000   # bytes of a picture
 
 
 def result(name: str) -> dict[str, Any] | None:
@@ -35,12 +33,6 @@ def write(name: str, picture: np.ndarray) -> Path:
         path.unlink()
         raise ValueError(f"{name}: {size:,} bytes, expected at most {LARGEST:,}; draw less")
     return path
-
-
-def decision_map(preset: str = "fast") -> np.ndarray:
-    """Half the size of the report: what a preset decides in a short video of the bundled model."""
-    _, trace = run_batch(Bundle.load(), request(MAP_CHUNKS, preset=preset), scenes(1, seed=31, held_out=True))
-    return trace_picture(trace)
 
 
 def speed_curves(rows: Sequence[Mapping[str, Any]], across: str, up: str) -> dict[str, list[tuple[float, float]]]:
@@ -65,6 +57,7 @@ def from_results() -> dict[str, np.ndarray]:
                                                memory_curves(memory), front=False)
     rows = compared["steps"]["rows"] if compared and "steps" in compared else None
     if rows is not None:
+        rows = [row for row in rows if row["method"] not in PARTS]
         pictures["speed_psnr.png"] = curve_picture("Measured speed against quality", "speed-up, measured", "PSNR dB",
                                                    speed_curves(rows, "speedup", "psnr_db"))
         pictures["flops_psnr.png"] = curve_picture("Saved FLOPs against quality", "1 / share of FLOPs, counted",
@@ -75,5 +68,5 @@ def from_results() -> dict[str, np.ndarray]:
 
 
 def run() -> dict[str, Any]:
-    made = [write(name, picture) for name, picture in {**from_results(), "decisions.png": decision_map()}.items()]
+    made = [write(name, picture) for name, picture in from_results().items()]
     return {"pictures": [str(path.relative_to(ROOT)) for path in made]}
