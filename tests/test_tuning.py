@@ -72,6 +72,18 @@ def test_a_psnr_between_two_thresholds_is_met_by_care_in_the_first_chunks(probe,
     assert first == 0 and last is None and low < high
 
 
+def test_where_nothing_comes_near_a_psnr_the_fastest_that_is_better_is_taken(probe, model):
+    def verify(policy):
+        run = tiny_run(PLAN, model, policy=policy)
+        run.run()
+        return timed(run.trace), 60.0 if run.trace.computed_share > 0.4 else 45.0
+
+    tuned = Tuner(probe, probe, TABLE, FlowCache(), verify)
+    found = tuned.for_psnr(50.0)
+    assert found.psnr_db == 60 and found.computed_share < 1
+    assert found.speedup == max(t.speedup for t in tuned.trials if t.psnr_db == 60)
+
+
 def test_nothing_is_run_twice_and_what_skips_nothing_is_no_speedup(probe, model):
     tuned = tuner(probe, model)
     found = tuned.for_speedup(1.05)   # less than the smallest threshold that skips gives
