@@ -16,14 +16,20 @@ NOTHING_TO_SKIP = ("{title} takes {steps} steps a chunk, which leaves next to no
                    "makes it faster")
 
 
+def json_path(widget: str, file: str, maker: str) -> str:
+    """A path that may be empty. Raises ValueError for another kind of file than the command `maker` writes."""
+    file = file.strip()
+    if file and not file.endswith(".json"):
+        raise ValueError(f"{widget} {file!r}: expected the path of a .json file, as the command {maker}")
+    return file
+
+
 def preset_named(preset: str, file: str, policy: str) -> str:
     """The preset, or the file that stands in its place. Raises ValueError where that does not count, or is none."""
-    file = file.strip()
+    file = json_path("preset_file", file, "'tune' writes it")
     if file and policy != FROM_PRESET:
         raise ValueError(f"preset_file {file!r} with policy {policy}: it counts where policy is '{FROM_PRESET}'; set "
                          "that, or leave it empty")
-    if file and not file.endswith(".json"):
-        raise ValueError(f"preset_file {file!r}: expected the path of a .json file that the command 'tune' wrote")
     return file or preset
 
 

@@ -11,6 +11,7 @@ from ..flowcache_core.profiles.profile import PLANS
 from .bridge.outer import attach
 from .bridge.run import profile_of
 from .bridge.template import template_of
+from .choices import json_path
 from .declare import given, schema
 
 KEEP = "as it is"
@@ -18,13 +19,10 @@ KEEP = "as it is"
 
 def chosen_profile(model: Any, name: str, file: str) -> Profile:
     """The profile of that name, the one in a file, or the model's own. Raises ValueError."""
-    file = file.strip()
+    file = json_path("profile_file", file, "'profiles NAME --out FILE' writes it")
     if file and name != KEEP:
         raise ValueError(f"profile_file {file!r} with profile {name}: give one of the two; set profile to '{KEEP}', or "
                          "leave the file empty")
-    if file and not file.endswith(".json"):
-        raise ValueError(f"profile_file {file!r}: expected the path of a .json file, as the command 'profiles NAME "
-                         "--out FILE' writes it")
     if file:
         return load_profile(file)
     return profile_of(template_of(model.model_options)) if name == KEEP else load_profile(name)
