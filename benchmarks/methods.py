@@ -13,6 +13,7 @@ from flowcache_core.calibrating import MagnitudeRecorder
 from flowcache_core.fingerprint import fingerprint
 from flowcache_core.kv import MERGERS, SCORERS, Compression, KVBudget
 from flowcache_core.learning import Errors, Trial, learn_errors, reach_of
+from flowcache_core.profiles import load_preset
 from flowcache_core.reuse import POLICIES, PREDICTORS
 from flowcache_core.reuse.schedules import Schedule
 from flowcache_core.scheduling import Planner, even, refined
@@ -20,6 +21,9 @@ from flowcache_core.scheduling import Planner, even, refined
 LEARN_CHUNKS, LEARN_VIDEOS, LEARN_SEED = 4, 4, 91
 REAL_RUNS = 12
 SHARES = (0.2, 0.12)   # of stream steps, for learned schedules
+BELOW = (("0: 0.12, 1+: 0.25", 0.5), ("0: 0.12, 1+: 0.45", 0.5), ("0: 0.2, 1+: 0.5", 0.5), ("0: 0.5, 1+: 0.5", 0.25),
+         ("0: 0.5, 1+: 0.8", 0.5), ("0: 0.8, 1+: 0.8", 0.5))
+"""Thresholds and lengths of a line for fewer steps than the presets compute, and no last step for its own sake."""
 FIRST_STEPS = 1   # of a learned schedule, computed whole
 
 
@@ -127,17 +131,26 @@ def flowcache(name: str, thresholds: Sequence[float], predictor: str = "velocity
     return [reuse(name, f"threshold {t:g}", "flowcache", {"threshold": t, **words}, predictor) for t in thresholds]
 
 
+def ours_by_preset(name: str) -> Method:
+    preset = load_preset("demo", name)
+    return Method("ours", f"preset {name}", lambda bundle, steps: {"policy": preset.policy,
+                                                                   "predictor": preset.predictor})
+
+
 def step_methods(chunks: int, folder: Path) -> list[Method]:
     """Ways to skip steps, each at several strengths."""
-    learned, methods = Learned(folder), [fewer_steps(count) for count in (18, 9, 6)]
-    methods += [reuse("every_nth", f"interval {n}", "every_nth", {"interval": n}) for n in (3, 6)]
+    learned, methods = Learned(folder), [fewer_steps(count) for count in (18, 9, 6, 3, 2)]
+    methods += [reuse("every_nth", f"interval {n}", "every_nth", {"interval": n}) for n in (3, 6, 16, 40)]
     methods += flowcache("flowcache", (0.07, 0.15, 0.3, 0.8))
-    methods += flowcache("ours", (0.08, 0.12, 0.2, 0.3), "taylor_corrected", warmup_steps=1)
-    methods += [reuse("ours", f"threshold {t:g}, taylor with reach 0.5", "flowcache",
-                      {"threshold": t, "warmup_steps": 1}, "taylor", reach=0.5) for t in (0.25, 0.3)]
+    methods += [ours_by_preset(name) for name in ("quality", "balanced", "fast")]
+    methods += [reuse("ours", f"{t}, reach {reach:g}", "flowcache",
+                      {"threshold": t, "warmup_steps": 1, "last_steps": 0}, "taylor", reach=reach)
+                for t, reach in BELOW]
+    methods += flowcache("one threshold", (0.08, 0.12, 0.2, 0.3), "taylor_corrected", warmup_steps=1)
     methods += flowcache("warm-up 1", (0.08, 0.2), warmup_steps=1)
     methods += flowcache("warm-up 1 taylor", (0.08, 0.2), "taylor", warmup_steps=1)
-    for name, thresholds in (("teacache", (0.07, 0.2, 0.4)), ("easycache", (0.03, 0.1)), ("motioncache", (0.1, 0.3))):
+    for name, thresholds in (("teacache", (0.07, 0.2, 0.4, 0.8, 5)), ("easycache", (0.03, 0.1, 0.3, 1)),
+                             ("motioncache", (0.1, 0.3, 0.8))):
         methods += [reuse(name, f"threshold {t:g}", name, {"threshold": t}) for t in thresholds]
     methods += [learned.method("ours learned", share, "taylor_corrected", False, refine=True) for share in SHARES]
     methods += [learned.magcache(threshold) for threshold in (0.06, 0.24)]

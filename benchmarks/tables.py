@@ -129,8 +129,9 @@ def ablation(result: dict[str, Any]) -> Rows:
     """What each part of our own brings, from plain FlowCache to all of them."""
     parts = {"flowcache": "a threshold, the last velocity again, a warm-up of 5 steps",
              "warm-up 1": "a warm-up of 1 step", "warm-up 1 taylor": "and a first-order predictor",
-             "ours": "and what it missed made up for: our presets",
-             "ours learned": "a learned schedule in place of the threshold",
+             "one threshold": "and what it missed made up for",
+             "ours": "and care for the first chunk: our presets, and what goes on below them",
+             "ours learned": "without that care, a learned schedule in place of the threshold",
              "ours learned derived": "and unconditional steps derived"}
     known = {entry["method"]: entry for entry in equal(result)}
     return [{"parts": words, **known[name]} for name, words in parts.items() if name in known]

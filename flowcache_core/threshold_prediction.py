@@ -1,5 +1,6 @@
 """What thresholds would do, from the distances and times of an uncached run."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,9 @@ from .trace import PassRecord, Trace
 
 BISECTIONS = 40
 SKIP_COST = 0.01   # of a computed step, until a run has shown it
+
+Shape = Callable[[float], str]
+"""From one number to the words of a threshold that may differ by chunk."""
 
 
 @dataclass(frozen=True)
@@ -75,22 +79,24 @@ class Prediction:
         if skipped:
             self.skip_cost = sum(skipped.values()) / sum(self._seconds[places] for places in skipped)
 
-    def threshold_for(self, speedup: float, ramp: float = 1.0) -> FlowCache:
-        """The policy whose predicted speed-up comes closest to `speedup`; ramp: first chunk against the mean."""
+    def threshold_for(self, speedup: float, shape: Shape = "{:.6g}".format) -> FlowCache:
+        """The policy whose predicted speed-up comes closest to `speedup`, among the thresholds of one shape."""
         low, high = 0.0, float(HIGHEST)
         for _ in range(BISECTIONS):
             middle = (low * high) ** 0.5 if low > 0 else high / 1000
-            if self.speedup(with_threshold(self.policy, middle, ramp)) < speedup:
+            if self.speedup(self._with(shape(middle))) < speedup:
                 low = middle
             else:
                 high = middle
-        return min((with_threshold(self.policy, t, ramp) for t in (low, high)),
-                   key=lambda policy: abs(self.speedup(policy) - speedup))
+        return min((self._with(shape(t)) for t in (low, high)), key=lambda policy: abs(self.speedup(policy) - speedup))
+
+    def _with(self, threshold: str) -> FlowCache:
+        return replace(self.policy, threshold=threshold)
 
     @property
     def fastest(self) -> FlowCache:
         """The policy that skips all that may be skipped."""
-        return with_threshold(self.policy, HIGHEST)
+        return self._with(str(HIGHEST))
 
     @property
     def most(self) -> float:
@@ -108,9 +114,17 @@ def _places(p: PassRecord) -> frozenset[tuple[int, int]]:
     return frozenset(zip(p.chunks, p.steps, strict=True))
 
 
-def with_threshold(policy: FlowCache, threshold: float, ramp: float = 1.0) -> FlowCache:
-    """`policy` with another threshold; ramp < 1 spares the first chunks, > 1 the last ones."""
-    if ramp == 1.0:
-        return replace(policy, threshold=f"{threshold:.6g}")
-    first, last = (min(HIGHEST, share * threshold) for share in (ramp, 2 - ramp))
-    return replace(policy, threshold=f"{first:.6g}->{last:.6g}")
+def ramped(share: float) -> Shape:
+    """A straight line over the chunks whose mean is the number; share: of the first chunk, < 1 spares it, > 1 the last
+    one."""
+    return lambda threshold: "->".join(f"{min(HIGHEST, part * threshold):.6g}" for part in (share, 2 - share))
+
+
+def led(share: float) -> Shape:
+    """The first chunk, on which all others build, has a share of the number."""
+    return lambda threshold: f"0: {share * threshold:.6g}, 1+: {threshold:.6g}"
+
+
+def spared(chunks: int, threshold: float) -> Shape:
+    """The first chunks have `threshold`, and only the others the number."""
+    return lambda bold: f"0-{chunks - 1}: {threshold:.6g}, {chunks}+: {bold:.6g}"

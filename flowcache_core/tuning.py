@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from .reuse.contract import ReusePolicy
 from .reuse.policies.flowcache import FlowCache
 from .solvers.sigmas import SigmaTable
-from .threshold_prediction import Prediction
+from .threshold_prediction import Prediction, Shape, led, ramped, spared
 from .trace import Trace
 
 SPEED_CLOSE, PSNR_CLOSE = 0.04, 0.4   # share and dB within which the search is content
 ROUNDS = 6                            # verifying runs at most
-RAMPS = (0.6, 1.6)                    # first chunk's share of the threshold in the per-chunk trials
+SHAPES = led(0.35), ramped(0.6), ramped(1.6)   # per-chunk trials: the first chunk, the first ones, the last ones spared
+PLAIN: Shape = "{:.6g}".format
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Tuner:
         # What skips nothing is as fast as the uncached run, whatever the clock says.
         best = min([t for t in self.trials if t.computed_share < 1] or self.trials,
                    key=lambda t: abs(t.speedup / wanted - 1))
-        return self._ramped(best, lambda t: abs(t.speedup / wanted - 1) <= max(0.1, abs(best.speedup / wanted - 1)))
+        return self._shaped(best, lambda t: abs(t.speedup / wanted - 1) <= max(0.1, abs(best.speedup / wanted - 1)))
 
     def for_psnr(self, wanted: float) -> Trial:
         """Raises ValueError, naming the best that was seen, where even few skips cost more, or all cost less."""
@@ -80,7 +81,7 @@ class Tuner:
         if self.prediction.most <= 1:
             raise ValueError(f"a PSNR of {wanted:g} dB cannot be met by skipping: {self.prediction.room}, nothing is "
                              "left to skip")
-        best = min((self._psnr_search(wanted, 1.0, 1.0), *self._mixed(wanted)), key=lambda t: abs(t.psnr_db - wanted))
+        best = min((self._psnr_search(wanted, PLAIN, 1.0), *self._mixed(wanted)), key=lambda t: abs(t.psnr_db - wanted))
         better = [t for t in self.trials if t.psnr_db >= wanted and t.computed_share < 1]
         if best.psnr_db < wanted - 1 and better:   # nothing comes near: rather too good than too bad
             return max(better, key=lambda t: t.speedup)
@@ -91,20 +92,21 @@ class Tuner:
             raise ValueError(f"a PSNR of {wanted:g} dB cannot be met: {self.prediction.room}, what skips all the rest "
                              f"still has {least.psnr_db:.1f} dB, at {least.speedup:.2f} times the speed")
         speed = self.prediction.speedup(best.policy)
-        at_equal_speed = {ramp: self._try(self.prediction.threshold_for(speed, ramp)) for ramp in RAMPS}
-        ramp, better = max(at_equal_speed.items(), key=lambda item: item[1].psnr_db)
+        at_equal_speed = {shape: self._try(self.prediction.threshold_for(speed, shape)) for shape in SHAPES}
+        shape, better = max(at_equal_speed.items(), key=lambda item: item[1].psnr_db)
         if better.psnr_db <= best.psnr_db + PSNR_CLOSE:
             return best
-        ramped = self._psnr_search(wanted, ramp, speed)   # turns the surplus of quality into speed
+        faster = self._psnr_search(wanted, shape, speed)   # turns the surplus of quality into speed
         close = max(1.0, abs(best.psnr_db - wanted))
-        return max((t for t in (best, ramped) if abs(t.psnr_db - wanted) <= close), key=lambda t: t.speedup)
+        return max((t for t in (best, faster) if abs(t.psnr_db - wanted) <= close), key=lambda t: t.speedup)
 
-    def _psnr_search(self, wanted: float, ramp: float, low: float) -> Trial:
-        """The trial closest to `wanted` dB between a predicted speed-up `low` that is too careful and the most."""
+    def _psnr_search(self, wanted: float, shape: Shape, low: float) -> Trial:
+        """The trial of a shape closest to `wanted` dB between a predicted speed-up `low`, which is too careful, and the
+        most."""
         high, tried = self.prediction.most, []
         for _ in range(ROUNDS):
             aim = (low * high) ** 0.5
-            policy = self.prediction.threshold_for(aim, ramp)
+            policy = self.prediction.threshold_for(aim, shape)
             known = next((trial for trial in self.trials if trial.policy == policy), None)
             tried.append(known or self._try(policy))
             if abs(tried[-1].psnr_db - wanted) <= PSNR_CLOSE:
@@ -114,23 +116,28 @@ class Tuner:
 
     def _mixed(self, wanted: float) -> list[Trial]:
         """Where thresholds miss `wanted` dB on either side and none is near, since one step more or less is computed in
-        all chunks: the more careful threshold for the first chunks, the other one for the rest."""
-        near = min(abs(t.psnr_db - wanted) for t in self.trials)
-        above, below = ([t for t in self.trials if (t.psnr_db > wanted) == side] for side in (True, False))
-        if near <= PSNR_CLOSE or not above or not below:
+        all chunks: the more careful threshold for the first chunks, the other one, or a bolder one, for the rest."""
+        single = [t for t in self.trials if len(set(t.policy.threshold.bounds())) == 1]
+        above, below = ([t for t in single if (t.psnr_db > wanted) == side] for side in (True, False))
+        if min(abs(t.psnr_db - wanted) for t in self.trials) <= PSNR_CLOSE or not above or not below:
             return []
-        careful = min(above, key=lambda t: t.psnr_db).policy.threshold
-        bold = max(below, key=lambda t: t.psnr_db).policy.threshold
+        careful, _ = min(above, key=lambda t: t.psnr_db).policy.threshold.bounds()
+        bold, _ = max(below, key=lambda t: t.psnr_db).policy.threshold.bounds()
+
+        def careful_for(chunks: int) -> FlowCache:
+            return replace(self.prediction.policy, threshold=spared(chunks, careful)(bold))
+
         low, high, tried = 0, self.prediction.chunks, []   # this many chunks are treated with care: too few, too many
         while high - low > 1 and not (tried and abs(tried[-1].psnr_db - wanted) <= PSNR_CLOSE):
             chunks = (low + high) // 2
-            text = f"0-{chunks - 1}: {careful}, {chunks}+: {bold}"
-            tried.append(self._try(replace(self.prediction.policy, threshold=text)))
+            tried.append(self._try(careful_for(chunks)))
             low, high = (low, chunks) if tried[-1].psnr_db > wanted else (chunks, high)
-        return tried
+        if not tried or abs(tried[-1].psnr_db - wanted) <= PSNR_CLOSE or high == self.prediction.chunks:
+            return tried
+        return [*tried, self._psnr_search(wanted, spared(high, careful), self.prediction.speedup(careful_for(high)))]
 
-    def _ramped(self, found: Trial, acceptable: Callable[[Trial], bool]) -> Trial:
+    def _shaped(self, found: Trial, acceptable: Callable[[Trial], bool]) -> Trial:
         """A threshold that differs by chunk, where that gives more PSNR at the same predicted speed."""
         speed = self.prediction.speedup(found.policy)
-        ramped = [self._try(self.prediction.threshold_for(speed, ramp)) for ramp in RAMPS]
-        return max([found, *filter(acceptable, ramped)], key=lambda t: t.psnr_db)
+        shaped = [self._try(self.prediction.threshold_for(speed, shape)) for shape in SHAPES]
+        return max([found, *filter(acceptable, shaped)], key=lambda t: t.psnr_db)

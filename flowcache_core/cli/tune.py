@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     found = tuner.for_speedup(args.speedup) if args.speedup is not None else tuner.for_psnr(args.psnr)
     result = {"threshold": str(found.policy.threshold), "speedup": round(found.speedup, 3),
               "psnr_db": json_number(round(found.psnr_db, 2)), "computed_share": round(found.computed_share, 4)}
-    write_preset(args, found.policy, predictor.name, {**result, "runs": len(tuner.trials)})
+    write_preset(args, found.policy, predictor, {**result, "runs": len(tuner.trials)})
     return {**result, "preset": str(args.out)}
 
 
@@ -86,10 +86,11 @@ def starting_point(args: argparse.Namespace, words: dict[str, Any]) -> tuple[Flo
     return policy, preset.predictor if known else PREDICTORS.make("velocity")
 
 
-def write_preset(args: argparse.Namespace, policy: FlowCache, predictor: str, figures: dict[str, Any]) -> None:
+def write_preset(args: argparse.Namespace, policy: FlowCache, predictor: Predictor, figures: dict[str, Any]) -> None:
     """The form of profiles/presets/*.json, with one preset that is named after the file."""
     wanted = f"--speedup {args.speedup:g}" if args.speedup is not None else f"--psnr {args.psnr:g}"
     provenance = {"command": f"python -m flowcache_core tune {wanted}", "chunks": args.chunks, "figures": figures}
-    preset = {"policy": policy.name, "settings": policy.settings(), "predictor": predictor}
+    preset = {"policy": policy.name, "settings": policy.settings(), "predictor": predictor.name,
+              "predictor_settings": asdict(predictor)}
     args.out.write_text(json.dumps({"profile": choose_profile(args).name, "provenance": provenance,
                                     "presets": {args.out.stem: preset}}, indent=2) + "\n")

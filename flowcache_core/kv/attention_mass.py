@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TILE_BYTES = 32 * 2**20   # of one tile of logits; two such tensors live at once
+TILE_BYTES = 8 * 2**20   # of one tile of logits; two such tensors live at once. Larger ones leave the CPU's caches
 
 
 def mean_attention(q: Tensor, k: Tensor, log_m: Tensor | None = None) -> Tensor:
@@ -21,7 +21,8 @@ def mean_attention(q: Tensor, k: Tensor, log_m: Tensor | None = None) -> Tensor:
     """
     total = torch.zeros(k.shape[:3], device=k.device)
     for head, logits in _logit_tiles(q, k, log_m):
-        total[:, head] += logits.amax(1).softmax(-1).sum(1)
+        shared = logits.amax(1) if logits.shape[1] > 1 else logits.squeeze(1)
+        total[:, head] += shared.softmax(-1).sum(1)
     return total / q.shape[2]
 
 
@@ -42,9 +43,9 @@ def _logit_tiles(q: Tensor, k: Tensor, log_m: Tensor | None) -> Iterator[tuple[i
     rows = max(1, TILE_BYTES // (4 * b * group * n))
     for head in range(heads):
         keys = k[:, head, None].float().transpose(-1, -2)
-        weight = 0 if log_m is None else log_m[:, head, None, None].float()
         for tile in q[:, head * group:(head + 1) * group].split(rows, dim=2):
-            yield head, tile.float() / d**0.5 @ keys + weight
+            logits = tile.float() / d**0.5 @ keys
+            yield head, logits if log_m is None else logits.add_(log_m[:, head, None, None])
 
 
 def pool_neighbours(values: Tensor, kernel: int, positions: Tensor | None = None) -> Tensor:

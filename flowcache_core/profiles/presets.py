@@ -59,7 +59,8 @@ def load_preset(profile: Profile | str, name: str) -> Preset:
 def _made(data: dict[str, Any], name: str, profile: Profile) -> Preset:
     entry = data["presets"][name]
     budget, compression = _memory(entry.get("kv"), profile)
-    return Preset(name, POLICIES.make(entry["policy"], entry["settings"]), PREDICTORS.make(entry["predictor"]),
+    return Preset(name, POLICIES.make(entry["policy"], entry["settings"]),
+                  PREDICTORS.make(entry["predictor"], entry.get("predictor_settings")),
                   {**data["provenance"], **entry.get("provenance", {})}, budget, compression,
                   entry.get("note", data.get("note", "")), entry.get("released", False))
 
