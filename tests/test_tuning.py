@@ -236,3 +236,16 @@ def test_the_command_tunes_the_settings_of_the_balanced_preset(words, predictor,
     args = Namespace(predictor=predictor, model=None, profile=None)
     policy, chosen = starting_point(args, words)
     assert (policy.warmup_steps, chosen.name) == expected and policy.distance_signal == "time_modulation"
+
+
+def test_a_written_preset_says_all_of_what_was_tuned(tmp_path):
+    from argparse import Namespace
+
+    from flowcache_core.cli.tune import write_preset
+    from flowcache_core.profiles import load_preset
+
+    path, policy = tmp_path / "tuned.json", FlowCache("0: 0.05, 1+: 0.2", warmup_steps=1)
+    predictor = PREDICTORS.make("taylor_corrected", {"reach": 0.5, "correction": 0.25})
+    write_preset(Namespace(speedup=None, psnr=45.0, chunks=8, model=None, profile=None, out=path), policy, predictor, {})
+    read = load_preset("demo", str(path))
+    assert (read.policy, read.predictor) == (policy, predictor)
