@@ -105,7 +105,7 @@ def measure(case: Case, device: str, dtype: torch.dtype, peak: float, lengths: t
     for part in (*parts.values(), whole):
         part["flops_per_second"] = part["flops"] / part["computed_seconds"]
         part["share_of_peak"] = round(part["flops_per_second"] / peak, 4)
-    measured = (before + real_run(case, model, plan, fast)) / 2   # on both sides of the parts: the machine's speed drifts
+    measured = (before + real_run(case, model, plan, fast)) / 2   # around the parts, since a machine's speed drifts
     seconds = {name: composed(plan, parts, count) for name, count in COMPUTED.items()}
     dense_seconds = STEPS * whole["computed_seconds"]
     uncached = seconds["uncached"]

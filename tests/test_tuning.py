@@ -246,6 +246,7 @@ def test_a_written_preset_says_all_of_what_was_tuned(tmp_path):
 
     path, policy = tmp_path / "tuned.json", FlowCache("0: 0.05, 1+: 0.2", warmup_steps=1)
     predictor = PREDICTORS.make("taylor_corrected", {"reach": 0.5, "correction": 0.25})
-    write_preset(Namespace(speedup=None, psnr=45.0, chunks=8, model=None, profile=None, out=path), policy, predictor, {})
+    asked = Namespace(speedup=None, psnr=45.0, chunks=8, model=None, profile=None, out=path)
+    write_preset(asked, policy, predictor, {})
     read = load_preset("demo", str(path))
     assert (read.policy, read.predictor) == (policy, predictor)
