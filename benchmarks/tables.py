@@ -24,7 +24,7 @@ from curves import equal_quality  # noqa: E402
 
 from flowcache_core.report.tables import comparison_table  # noqa: E402
 
-PAGES = ("README.md", "docs/benchmarks.md", "docs/flowcache.md")
+PAGES = ("README.md", "docs/benchmarks.md", "docs/flowcache.md", "docs/sparse-attention.md")
 BLOCK = re.compile(r"(<!-- table (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 Rows = list[dict[str, Any]]
 
@@ -91,6 +91,14 @@ def event(result: dict[str, Any]) -> Rows:
              "compression s": r["compression_seconds"], "one attention s": r["attention_seconds"]}]
 
 
+def sparse(result: dict[str, Any]) -> Rows:
+    dense = {"codes": "all keys", "density": 1.0, "seconds": result["dense_seconds"], "speed-up ↑": 1.0}
+    return [dense, *({"codes": r["codes"], "keep": r["keep"], "density": r["density"], "mass seen": r["recall"],
+                      "top 30 % of the mass seen": r["recall_top"], "output error": r["error"],
+                      "seconds": r["seconds"], "choosing s": r["choosing_seconds"], "speed-up ↑": r["speed_up"]}
+                     for r in result["rows"])]
+
+
 def real_size(result: dict[str, Any]) -> Rows:
     return [{"model": case["case"], "setting": r["setting"], "computed share": r["computed_share"],
              "seconds": r["seconds"], "against uncached ↑": r.get("against_uncached"),
@@ -144,7 +152,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Rows]]] = {
     "real_size": ("real_size", real_size), "real_passes": ("real_size", real_passes),
     "real_memory": ("real_size", real_memory), "reduced_size": ("real_size_reduced", real_size),
     "reduced_passes": ("real_size_reduced", real_passes), "compression": ("compression", compression),
-    "event": ("compression", event),
+    "event": ("compression", event), "sparse": ("sparse", sparse),
     "compare-steps": ("compare", compared("steps")), "compare-kv": ("compare", compared("kv")),
     "equal": ("compare", equal), "ablation": ("compare", ablation)}
 
