@@ -3,6 +3,7 @@ hide ComfyUI's module of that name."""
 
 import importlib.util
 import os
+import signal
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,9 @@ def load(name: str, folder: Path) -> ModuleType:
     spec.loader.exec_module(module)
     return module
 
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:   # in the background of a script; children inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if "flowcache_core" not in sys.modules:
     load("flowcache_core", ROOT / "flowcache_core")
