@@ -19,6 +19,7 @@ SKIP_COST = 0.01   # of a computed step, until a run has shown it
 
 Shape = Callable[[float], str]
 """From one number to the words of a threshold that may differ by chunk."""
+PLAIN: Shape = "{:.6g}".format
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Prediction:
         if skipped:
             self.skip_cost = sum(skipped.values()) / sum(self._seconds[places] for places in skipped)
 
-    def threshold_for(self, speedup: float, shape: Shape = "{:.6g}".format) -> FlowCache:
+    def threshold_for(self, speedup: float, shape: Shape = PLAIN) -> FlowCache:
         """The policy whose predicted speed-up comes closest to `speedup`, among the thresholds of one shape."""
         low, high = 0.0, float(HIGHEST)
         for _ in range(BISECTIONS):
@@ -120,11 +121,12 @@ def ramped(share: float) -> Shape:
     return lambda threshold: "->".join(f"{min(HIGHEST, part * threshold):.6g}" for part in (share, 2 - share))
 
 
-def led(share: float) -> Shape:
-    """The first chunk, on which all others build, has a share of the number."""
-    return lambda threshold: f"0: {share * threshold:.6g}, 1+: {threshold:.6g}"
-
-
 def spared(chunks: int, threshold: float) -> Shape:
     """The first chunks have `threshold`, and only the others the number."""
-    return lambda bold: f"0-{chunks - 1}: {threshold:.6g}, {chunks}+: {bold:.6g}"
+    first = "0" if chunks == 1 else f"0-{chunks - 1}"
+    return lambda bold: f"{first}: {threshold:.6g}, {chunks}+: {bold:.6g}"
+
+
+def led(share: float) -> Shape:
+    """The first chunk, on which all others build, has a share of the number."""
+    return lambda threshold: spared(1, share * threshold)(threshold)

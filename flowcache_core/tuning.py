@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 from .reuse.contract import ReusePolicy
 from .reuse.policies.flowcache import FlowCache
 from .solvers.sigmas import SigmaTable
-from .threshold_prediction import Prediction, Shape, led, ramped, spared
+from .threshold_prediction import PLAIN, Prediction, Shape, led, ramped, spared
 from .trace import Trace
 
 SPEED_CLOSE, PSNR_CLOSE = 0.04, 0.4   # share and dB within which the search is content
 ROUNDS = 6                            # verifying runs at most
 SHAPES = led(0.35), ramped(0.6), ramped(1.6)   # per-chunk trials: the first chunk, the first ones, the last ones spared
-PLAIN: Shape = "{:.6g}".format
 
 
 @dataclass(frozen=True)
